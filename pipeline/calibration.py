@@ -1,0 +1,67 @@
+"""The monotone map from score to expected oracle, learned on the calibration split.
+
+Knots (x, y) describe it: `isotonic` interpolates between them and is flat outside; `linear` is the one
+line through its two knots.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.isotonic import IsotonicRegression
+
+Kind = Literal["isotonic", "linear"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    kind: Kind
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+def rank_correlation(first: Floats, second: Floats) -> float:
+    """Spearman's rank correlation; NaN where either side is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
+
+
+def learn_direction(proxy: Floats, oracle: Floats) -> int:
+    """+1 where a larger proxy goes with a larger oracle, -1 where with a smaller; +1 where neither."""
+    return -1 if rank_correlation(proxy, oracle) < 0 else 1
+
+
+def calibrate(kind: Kind, scores: Floats, oracle: Floats) -> Calibration:
+    """Least-squares fit of a non-decreasing map from scores (N,) to the oracle (N,)."""
+    return _isotonic(scores, oracle) if kind == "isotonic" else _linear(scores, oracle)
+
+
+def expected_oracle(calibration: Calibration, scores: Floats) -> Floats:
+    """Scores (N,) in oracle units (N,)."""
+    x, y = np.array(calibration.x), np.array(calibration.y)
+    if calibration.kind == "isotonic":
+        return np.interp(scores, x, y)
+    slope = (y[1] - y[0]) / (x[1] - x[0])
+    return np.asarray(y[0] + slope * (scores - x[0]))
+
+
+def _isotonic(scores: Floats, oracle: Floats) -> Calibration:
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(scores, oracle)
+    return Calibration("isotonic", _floats(fitted.X_thresholds_), _floats(fitted.y_thresholds_))
+
+
+def _linear(scores: Floats, oracle: Floats) -> Calibration:
+    spread = np.ptp(scores)
+    if spread == 0:
+        return Calibration("linear", (float(scores[0]), float(scores[0]) + 1), (float(oracle.mean()),) * 2)
+    slope = max(0.0, float(np.cov(scores, oracle, bias=True)[0, 1] / np.var(scores)))
+    ends = np.array([scores.min(), scores.max()])
+    return Calibration("linear", _floats(ends), _floats(oracle.mean() + slope * (ends - scores.mean())))
+
+
+def _floats(values: Floats) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

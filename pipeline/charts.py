@@ -1,0 +1,194 @@
+"""The report's charts as Vega-Lite specifications: plain dicts that need no server and no network."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+Spec = dict[str, Any]
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+# Okabe and Ito's palette: told apart with any colour vision, 3:1 against white and against near-black.
+POLICY_COLOURS = {
+    "static_low": "#009E73",
+    "static_high": "#0072B2",
+    "adaptive": "#D55E00",
+    "static_mid": "#B8699A",
+}
+REFERENCE = "#7A7A7A"
+ALWAYS_OR_NEVER = 1e308  # thresholds beyond this stand for "no number", see the policy file
+MOST_POINTS = 3000
+GROUPS = 20
+ORACLE_TITLES = {
+    "delta": "delta (distance of the two embeddings)",
+    "disagreement": "share whose top-1 changes",
+    "benefit": "share that only high gets right",
+}
+
+
+def policy_colours(policies: Sequence[str]) -> list[str]:
+    return [POLICY_COLOURS.get(name, "#8A7A00") for name in policies]
+
+
+def is_number(threshold: float) -> bool:
+    """False for the thresholds that mean always or never."""
+    return math.isfinite(threshold) and abs(threshold) < ALWAYS_OR_NEVER
+
+
+def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> Spec:
+    """`histogram`: columns delta (bin centre) and images; `delta`: p50 and p90 to mark, where known."""
+    width = _bin_width(histogram["delta"].to_list())
+    bins = histogram.with_columns(left=pl.col("delta") - width / 2, right=pl.col("delta") + width / 2)
+    bars = (
+        alt.Chart(_values(bins))
+        .mark_bar(color=POLICY_COLOURS["static_high"], opacity=0.85, binSpacing=1)
+        .encode(
+            x=alt.X("left:Q", title=ORACLE_TITLES["delta"]),
+            x2="right:Q",
+            y=alt.Y("images:Q", title="images"),
+            tooltip=[alt.Tooltip("delta:Q", format=".3f"), alt.Tooltip("images:Q")],
+        )
+    )
+    marks = {f"p{rank}": delta[f"p{rank}"] for rank in (50, 90) if delta and f"p{rank}" in delta}
+    layers = [bars, *(_vertical_rule(value, name) for name, value in marks.items())]
+    return _finish(alt.layer(*layers), f"Histogram of delta over {bins['images'].sum()} images.")
+
+
+def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float) -> Spec:
+    """`points`: columns proxy, oracle, expected (in oracle units); `threshold` in proxy units."""
+    points = points.filter(pl.col("proxy").is_finite() & pl.col("oracle").is_finite()).sort("proxy", "oracle")
+    shown = _group(points) if _is_binary(points["oracle"]) else _thin(points)
+    x = alt.X("proxy:Q", title=proxy.replace("_", " "), scale=alt.Scale(zero=False))
+    dots = (
+        alt.Chart(_values(shown.select("proxy", "oracle")))
+        .mark_circle(color=POLICY_COLOURS["static_high"], aria=False, opacity=0.45, size=22)
+        .encode(x=x, y=alt.Y("oracle:Q", title=ORACLE_TITLES.get(oracle, oracle)))
+    )
+    curve = (
+        alt.Chart(_values(_thin(points).select("proxy", "expected")))
+        .mark_line(color=POLICY_COLOURS["adaptive"], aria=False, strokeWidth=2.5)
+        .encode(x=x, y="expected:Q")
+    )
+    layers = [dots, curve] + ([_vertical_rule(threshold, "threshold")] if is_number(threshold) else [])
+    return _finish(
+        alt.layer(*layers), f"Proxy against {oracle}, {shown.height} points, with the calibration."
+    )
+
+
+def chart_deferral(curves: pl.DataFrame, operating_point: tuple[float, float]) -> Spec:
+    """`curves`: escalation_rate, proxy, random, oracle as shares; the point is (rate, agreement)."""
+    names = ["proxy", "random", "oracle"]
+    long = curves.unpivot(names, index="escalation_rate", variable_name="curve", value_name="agreement")
+    x = alt.X("escalation_rate:Q", title="images escalated", axis=alt.Axis(format=".0%"))
+    y = alt.Y("agreement:Q", title="agreement", axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
+    dashes = alt.StrokeDash(
+        "curve:N", scale=alt.Scale(domain=names, range=[[1, 0], [2, 3], [8, 4]]), title=None
+    )
+    colour = _colour("curve:N", names, [POLICY_COLOURS["adaptive"], REFERENCE, REFERENCE])
+    lines = (
+        alt.Chart(_values(long.drop_nulls()))
+        .mark_line(aria=False, strokeWidth=2.5)
+        .encode(x=x, y=y, color=colour, strokeDash=dashes)
+    )
+    rate, agreement = operating_point
+    at = alt.Chart(alt.InlineData(values=[{"escalation_rate": rate, "agreement": agreement}]))
+    point = at.mark_point(filled=True, size=130, color=POLICY_COLOURS["adaptive"], opacity=1).encode(x=x, y=y)
+    text = f"{rate:.1%} escalated, {agreement:.1%} agree"
+    right = rate > 0.5
+    label = at.mark_text(
+        text=text, align="right" if right else "left", dx=-12 if right else 12, dy=12, fontSize=12
+    ).encode(x=x, y=y)
+    return _finish(
+        alt.layer(lines, point, label), f"Agreement against escalation rate; operating point: {text}."
+    )
+
+
+def chart_latency(percentiles: pl.DataFrame) -> Spec:
+    """`percentiles`: percentile (0 to 100) and one column of milliseconds for every policy."""
+    policies = [name for name in percentiles.columns if name != "percentile"]
+    long = percentiles.unpivot(
+        policies, index="percentile", variable_name="policy", value_name="ms"
+    ).drop_nulls()
+    long = long.with_columns(pl.col("policy").str.replace_all("_", " "))
+    # One stray image must not squeeze the curves into a corner: the axis ends just beyond p99.
+    end_ms = 1.05 * float(long.filter(pl.col("percentile") <= 99)["ms"].max() or 1)  # type: ignore[arg-type]
+    lines = (
+        alt.Chart(_values(long))
+        .mark_line(aria=False, clip=True, strokeWidth=2.5)
+        .encode(
+            x=alt.X(
+                "ms:Q", title="latency of one image, ms", scale=alt.Scale(domain=[0, end_ms], nice=False)
+            ),
+            y=alt.Y("percentile:Q", title="images done by then, %", scale=alt.Scale(domain=[0, 100])),
+            order="percentile:Q",
+            color=_colour(
+                "policy:N", [name.replace("_", " ") for name in policies], policy_colours(policies)
+            ),
+        )
+    )
+    return _finish(lines, f"Share of images done by a latency, single stream, for {', '.join(policies)}.")
+
+
+def _values(frame: pl.DataFrame) -> alt.InlineData:
+    """Rows inside the specification; a value that JSON cannot hold becomes a gap."""
+    rows = [{key: _json_value(value) for key, value in row.items()} for row in frame.iter_rows(named=True)]
+    return alt.InlineData(values=rows)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _bin_width(centres: Sequence[float]) -> float:
+    return centres[1] - centres[0] if len(centres) > 1 else 1.0
+
+
+def _is_binary(values: Iterable[float]) -> bool:
+    return set(values) <= {0.0, 1.0}
+
+
+def _group(points: pl.DataFrame) -> pl.DataFrame:
+    """Means of groups of equal size along the proxy: single zeros and ones show nothing."""
+    group = pl.int_range(pl.len()) * min(GROUPS, points.height) // max(points.height, 1)
+    return points.group_by(group.alias("group"), maintain_order=True).agg(pl.col("proxy", "oracle").mean())
+
+
+def _thin(points: pl.DataFrame) -> pl.DataFrame:
+    """Every k-th of the sorted points, so that the page stays light however many images there are."""
+    return points.gather_every(max(1, math.ceil(points.height / MOST_POINTS)))
+
+
+def _vertical_rule(value: float, name: str) -> AnyChart:
+    base = alt.Chart(alt.InlineData(values=[{"at": value}])).encode(x="at:Q")
+    rule = base.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=REFERENCE)
+    text = base.mark_text(text=f"{name} {value:.3g}", align="left", baseline="top", dx=5, fontSize=12)
+    return alt.layer(rule, text.encode(y=alt.value(2)))
+
+
+def _colour(field: str, names: Sequence[str], colours: Sequence[str]) -> alt.Color:
+    scale = alt.Scale(domain=list(names), range=list(colours))
+    return alt.Color(field, scale=scale, title=None, legend=alt.Legend(orient="top", symbolStrokeWidth=3))
+
+
+def _finish(chart: AnyChart, description: str) -> Spec:
+    """Shared looks; the page's style sheet colours texts and grids, so that dark mode reaches them."""
+    finished = chart.properties(width="container", height=280, description=description).configure(
+        background="transparent",
+        font="system-ui, sans-serif",
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            tickCount=6,
+            domain=False,
+            ticks=False,
+        ),
+        legend=alt.LegendConfig(labelFontSize=12, symbolType="stroke"),
+    )
+    spec: Spec = finished.to_dict()
+    return spec

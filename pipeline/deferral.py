@@ -1,0 +1,75 @@
+"""How good an order of escalation is: the curve against random and oracle, and its bootstrap interval.
+
+The curve's y is the captured share: the oracle's sum over the escalated images over its sum over all.
+Random escalation captures the share it escalates, so its area is one half.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calibration import Floats
+
+_RESAMPLES_AT_ONCE = 100
+
+
+class Interval(NamedTuple):
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def escalated_first(scores: Floats) -> NDArray[np.intp]:
+    """Indices by falling score, NaN first; ties by position."""
+    return np.argsort(np.where(np.isnan(scores), -np.inf, -scores), kind="stable")
+
+
+def agreement_curve(scores: Floats, agree: NDArray[np.bool_], rates: Floats) -> Floats:
+    """Agreement with always-high when the share `rates` (R,) with the largest scores is escalated."""
+    agreeing = np.cumsum(np.concatenate([[0], agree[escalated_first(scores)]]))
+    counts = np.round(rates * len(agree)).astype(int)
+    return np.asarray((counts + agreeing[-1] - agreeing[counts]) / len(agree))
+
+
+def gain_over_random(
+    scores: Floats, oracle: Floats, confidence: float, resamples: int, seed: int
+) -> Interval | None:
+    """Area between the score's curve and random, over that between oracle and random, with its interval.
+
+    0: no better than random; 1: as good as the oracle; negative: worse than random. None where the
+    oracle is constant, so that no order is better than another. Percentile bootstrap over images.
+    """
+    if np.ptp(oracle) == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    count = len(oracle)
+    draws = []
+    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
+        rows = min(_RESAMPLES_AT_ONCE, resamples - start)
+        draws.append(_gain(scores, oracle, rng.multinomial(count, np.full(count, 1 / count), size=rows)))
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(np.concatenate(draws), [tail, 1 - tail])
+    return Interval(float(_gain(scores, oracle, np.ones((1, count)))[0]), float(low), float(high))
+
+
+def _gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+    """Weights (R, N) say how often each image counts; returns (R,)."""
+    best = _area(oracle, oracle, weights) - 0.5
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((_area(scores, oracle, weights) - 0.5) / best)
+
+
+def _area(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+    order = escalated_first(scores)
+    mass = weights[:, order] * _tied_means(scores, oracle)[order]
+    before = np.cumsum(weights[:, order], axis=1) - weights[:, order] / 2
+    remaining = 1 - before / weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((mass * remaining).sum(axis=1) / mass.sum(axis=1))
+
+
+def _tied_means(scores: Floats, oracle: Floats) -> Floats:
+    """The oracle averaged over images of one score: no order among ties is better than another."""
+    _, group = np.unique(scores, return_inverse=True)
+    return np.asarray((np.bincount(group, oracle) / np.bincount(group))[group])

@@ -1,0 +1,64 @@
+"""Reading a set of embedding shards, verified: one role, one fingerprint, every id once."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.proxies import get_proxy
+from pipeline.tables import iter_batches, read_fingerprint, vectors
+
+# The fingerprint's keys that describe how, not on what, the model ran.
+CONDITIONS = ("weights_sha256", "transform", "precision", "backend", "canvas_px")
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("part-*.parquet"))
+    if not paths:
+        raise PipelineError(f"{folder}: holds no part-*.parquet; run extract for this role")
+    return paths
+
+
+def read_set_fingerprint(folder: Path, role: str) -> dict[str, Any]:
+    """The fingerprint that all shards of `folder` share; refuses a mixed set and the wrong role."""
+    first, *others = shard_paths(folder)
+    fingerprint = read_fingerprint(first)
+    if fingerprint.get("role") != role:
+        raise PipelineError(f"{first}: holds role {fingerprint.get('role')!r}, expected {role!r}")
+    for path in others:
+        if read_fingerprint(path) != fingerprint:
+            raise PipelineError(f"{path}: made under other settings than {first.name}; run extract again")
+    return fingerprint
+
+
+def check_pair(low: Mapping[str, Any], high: Mapping[str, Any]) -> None:
+    """Refuse embeddings that differ in more than the role."""
+    for key in (*CONDITIONS, "images_sha256"):
+        if low.get(key) != high.get(key):
+            raise PipelineError(
+                f"the embeddings do not belong together: {key} is {low.get(key)} for low and {high.get(key)} "
+                "for high; run extract for both roles under the same settings"
+            )
+
+
+def iter_embeddings(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of `columns` over all shards, in file order."""
+    for path in shard_paths(folder):
+        yield from iter_batches(path, columns)
+
+
+def measure_proxy(folder: Path, name: str) -> tuple[list[str], NDArray[np.float64]]:
+    """Image ids and proxy values (N,) from the stored trace and logits of the low pass, in file order."""
+    proxy = get_proxy(name)
+    states = int(read_set_fingerprint(folder, "low")["trace_states"])
+    ids: list[str] = []
+    parts = []
+    for batch in iter_embeddings(folder, ["image_id", "trace", "logits"]):
+        trace = vectors(batch["trace"]).reshape(len(batch), states, -1)
+        parts.append(proxy(trace, vectors(batch["logits"])).astype(np.float64))
+        ids.extend(batch["image_id"].to_pylist())
+    return ids, np.concatenate(parts)

@@ -1,0 +1,80 @@
+"""Files that are either whole or absent, their digests, and the metrics JSON."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+_WRITER = "run the stage that writes it (see dvc.yaml)"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, synced and renamed to `path` only on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: not found; {_WRITER}") from None
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Sorted by the writer, indented, without NaN: a key whose value is NaN or None is left out."""
+    text = json.dumps(_without_gaps(document), indent=2, allow_nan=False)
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Columns of equal length, numbers at full precision."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; raises PipelineError naming the file where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: not found; {_WRITER}") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: not valid JSON ({error}); run the stage that writes it again") from None
+    if not isinstance(document, dict):
+        raise PipelineError(f"{path}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def _without_gaps(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_gaps(item) for key, item in value.items() if not _is_gap(item)}
+    return value
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

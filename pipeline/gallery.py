@@ -1,0 +1,60 @@
+"""The images that change most, and least, from low to high resolution."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.tables import iter_batches, read_fingerprint
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the page; `escalated` is None where replay did not run the image."""
+
+    image_id: str
+    class_words: str
+    delta: float
+    agree: bool
+    escalated: bool | None
+    data_uri: str
+
+
+def pick_extremes(deltas: pl.DataFrame, count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of the `count` largest deltas, largest first, and of the smallest, smallest first; ties by image_id."""
+    largest = deltas.sort("delta", "image_id", descending=[True, False]).head(count)
+    return largest, deltas.sort("delta", "image_id").head(count)
+
+
+def load_pictures(images: Path, rows: pl.DataFrame, escalated: Mapping[str, bool]) -> list[Picture]:
+    """The pictures of `rows` (columns image_id, delta, agree), in their order."""
+    classes = {wnid: words for wnid, words in read_fingerprint(images).get("classes", [])}
+    found = _find_images(images, set(rows["image_id"]))
+    return [
+        Picture(
+            image_id=row["image_id"],
+            class_words=classes.get(found[row["image_id"]][0], found[row["image_id"]][0]),
+            delta=row["delta"],
+            agree=row["agree"],
+            escalated=escalated.get(row["image_id"]),
+            data_uri=_data_uri(found[row["image_id"]][1]),
+        )
+        for row in rows.iter_rows(named=True)
+        if row["image_id"] in found
+    ]
+
+
+def _find_images(images: Path, wanted: set[str]) -> dict[str, tuple[str, bytes]]:
+    """(wnid, JPEG) of the wanted ids; batch by batch, since the file may be larger than memory."""
+    found = {}
+    for batch in iter_batches(images, ["image_id", "wnid", "jpeg"]):
+        for position, image_id in enumerate(batch["image_id"].to_pylist()):
+            if image_id in wanted:
+                found[image_id] = (batch["wnid"][position].as_py(), batch["jpeg"][position].as_py())
+    return found
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,0 +1,56 @@
+"""Facts of the machine and its installation that measured times depend on. Cheap: imports no torch."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "pyarrow", "timm", "torch", "torchvision")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory, GPUs, system and versions; the same on every call on one machine."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": _gpus(),
+        "os": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def current_commit(folder: Path) -> str:
+    """The commit that is checked out, with `-dirty` where tracked files differ; `unknown` outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    """The model's name: from /proc/cpuinfo on Linux, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpus() -> str:
+    """Names of the NVIDIA GPUs, as their driver tells them; empty where there are none."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "; ".join(found.stdout.strip().splitlines()) if found.returncode == 0 else ""

@@ -1,0 +1,132 @@
+"""Running the policies on the evaluation images, interleaved, with a clock beside them.
+
+Inside the timed region: transfer, resize, normalisation, every forward pass, proxy, decision and the
+answer's way back to the host. Outside: reading and decoding the image.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.cascade import NEEDS, POLICIES, Answers, Bench, Cascade, PolicyName
+from pipeline.images import decode_canvas
+from pipeline.memory import peak_memory_mb
+from pipeline.params.replay import ReplayParams, Scenario
+from pipeline.tables import iter_batches
+from pipeline.timing import Floats, settle
+
+@dataclass(frozen=True)
+class Sample:
+    """Evaluation images: ids and wnids (N,), canvases on the host, uint8 (N, 3, S, S)."""
+
+    image_ids: list[str]
+    wnids: list[str]
+    canvases: Tensor
+
+
+@dataclass(frozen=True)
+class Records:
+    """One policy in one scenario, per image (N,): latency, number of the block it ran in, and answers."""
+
+    latency_ms: Floats
+    block: NDArray[np.intp]
+    answers: Answers
+
+
+def read_sample(images: Path, canvas_px: int, at_most: int | None) -> Sample:
+    """Decode the evaluation images, the first `at_most` in file order."""
+    ids: list[str] = []
+    wnids: list[str] = []
+    canvases: list[Tensor] = []
+    for batch in iter_batches(images, ["image_id", "split", "wnid", "jpeg"]):
+        for image_id, split, wnid, jpeg in zip(*(column.to_pylist() for column in batch), strict=True):
+            if split == "evaluation" and (at_most is None or len(ids) < at_most):
+                ids.append(image_id)
+                wnids.append(wnid)
+                canvases.append(decode_canvas(jpeg, canvas_px))
+    return Sample(ids, wnids, torch.stack(canvases))
+
+
+def measure_scenario(
+    scenario: Scenario,
+    cascade: Cascade,
+    sample: Sample,
+    params: ReplayParams,
+    on_progress: Callable[[int], None],
+) -> tuple[dict[PolicyName, Records], bool]:
+    """Time every policy on every image; returns the records and whether the warm-up settled.
+
+    Block by block, each policy runs the same images before the next block begins, in an order drawn
+    anew, so that a slow moment of the machine falls on all of them alike.
+    """
+    one_by_one = scenario == "single_stream"
+    size = params.single_stream_block if one_by_one else params.offline_block
+    settled = _warm_up(cascade, sample.canvases[:size], one_by_one, params)
+    rng = np.random.default_rng(params.seed)
+    parts: dict[PolicyName, list[tuple[Floats, Answers]]] = {name: [] for name in POLICIES}
+    for block in sample.canvases.split(size):
+        gc.collect()
+        for index in rng.permutation(len(POLICIES)):
+            name = POLICIES[index]
+            parts[name].append(_run_block(cascade, name, block, one_by_one))
+        on_progress(len(block))
+    return {name: _join(blocks) for name, blocks in parts.items()}, settled
+
+
+def measure_memory(bench: Bench, canvases: Tensor, scenario: Scenario) -> dict[PolicyName, float | None]:
+    """Peak memory of each policy on its own, MB: only the engines it needs, and a few of its inputs."""
+    step = 1 if scenario == "single_stream" else len(canvases)
+
+    def work(name: PolicyName) -> None:
+        cascade = bench.build(NEEDS[name])
+        for part in canvases.split(step):
+            cascade.answer(name, part)
+
+    return {name: peak_memory_mb(partial(work, name), bench.runtime.device) for name in POLICIES}
+
+
+def _warm_up(cascade: Cascade, canvases: Tensor, one_by_one: bool, params: ReplayParams) -> bool:
+    """Run every policy, and so every shape, until three windows in a row agree."""
+
+    def window() -> float:
+        return sum(float(_run_block(cascade, name, canvases, one_by_one)[0].sum()) for name in POLICIES)
+
+    return settle(window, params.stable_within, params.warmup_windows)
+
+
+def _run_block(
+    cascade: Cascade, name: PolicyName, canvases: Tensor, one_by_one: bool
+) -> tuple[Floats, Answers]:
+    """Latency per image, ms (B,), and answers; a batched block's time is shared equally."""
+    if not one_by_one:
+        elapsed_ms, answers = _timed(cascade, name, canvases)
+        return np.full(len(canvases), elapsed_ms / len(canvases)), answers
+    results = [_timed(cascade, name, canvas) for canvas in canvases.split(1)]
+    return np.array([elapsed_ms for elapsed_ms, _ in results]), _concat([answers for _, answers in results])
+
+
+def _timed(cascade: Cascade, name: PolicyName, canvases: Tensor) -> tuple[float, Answers]:
+    started_ns = time.perf_counter_ns()
+    answers = cascade.answer(name, canvases)
+    return (time.perf_counter_ns() - started_ns) / 1e6, answers
+
+
+def _concat(parts: list[Answers]) -> Answers:
+    return Answers(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _join(blocks: list[tuple[Floats, Answers]]) -> Records:
+    sizes = [len(latency) for latency, _ in blocks]
+    return Records(
+        latency_ms=np.concatenate([latency for latency, _ in blocks]),
+        block=np.repeat(np.arange(len(blocks)), sizes),
+        answers=_concat([answers for _, answers in blocks]),
+    )

@@ -1,0 +1,71 @@
+"""Peak memory of one piece of work, apart from everything that ran before it in the process."""
+
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory_mb(work: Callable[[], None], device: torch.device) -> float | None:
+    """Growth of memory while `work` builds what it needs and runs, in MB (1e6 bytes).
+
+    CUDA: the allocator's peak. CPU: the resident set's peak in a forked process of one thread, Linux
+    only; None elsewhere.
+    """
+    if device.type == "cuda":
+        return _on_cuda(work, device)
+    return _in_fork(work) if _STATUS.exists() else None
+
+
+def process_peak_mb(device: torch.device) -> float | None:
+    """Peak of the whole process so far, in MB: resident set on Linux, allocator on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return _status_mb("VmHWM") if _STATUS.exists() else None
+
+
+def _on_cuda(work: Callable[[], None], device: torch.device) -> float:
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+
+
+def _in_fork(work: Callable[[], None]) -> float | None:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_report, args=(work, sender))
+    with warnings.catch_warnings():
+        # Newer Pythons warn of forking beside threads; the child uses none of the parent's.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    sender.close()
+    try:
+        peak_mb: float = receiver.recv()
+    except EOFError:
+        return None
+    finally:
+        child.join()
+    return peak_mb
+
+
+def _report(work: Callable[[], None], sender: Connection) -> None:
+    # A forked OpenMP runtime has lost its worker threads, so it must not wait for them.
+    torch.set_num_threads(1)
+    before_mb = _status_mb("VmRSS")
+    work()
+    sender.send(_status_mb("VmHWM") - before_mb)
+
+
+def _status_mb(key: str) -> float:
+    for line in _STATUS.read_text(encoding="utf-8").splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise ValueError(f"{_STATUS} has no {key}")

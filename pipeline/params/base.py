@@ -1,0 +1,64 @@
+"""Strict validation of one section: unknown keys, types and ranges, each with a helpful error."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import PipelineError
+
+SECTION_NAMES = ("data", "model", "resolutions", "runtime", "extract", "fit", "replay", "report")
+
+
+class Section(BaseModel):
+    """Frozen values of one section; an unknown key or a wrong type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def check_section_names(document: Mapping[str, Any], where: str) -> None:
+    for name in document:
+        if name not in SECTION_NAMES:
+            raise PipelineError(f"{where}: unknown section {name!r}; {_nearest(name, SECTION_NAMES)}")
+
+
+def read_section(
+    document: Mapping[str, Any], name: str, kind: type[SectionType], where: str
+) -> SectionType:
+    """Validate `document[name]` as `kind`; raises PipelineError naming every faulty key."""
+    if name not in document:
+        raise PipelineError(f"{where}: section {name!r} is missing; expected one of its own for {kind.__name__}")
+    try:
+        return kind.model_validate(document[name])
+    except ValidationError as error:
+        faults = "\n".join(f"{where}: {_explain(fault, name, kind)}" for fault in error.errors())
+        raise PipelineError(faults) from None
+
+
+def _explain(fault: ErrorDetails, section: str, kind: type[Section]) -> str:
+    path = ".".join([section, *map(str, fault["loc"])])
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: unknown key; {_nearest(str(fault['loc'][-1]), _keys_at(kind, fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"{path}: missing; set it as in the project's params.yaml"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{path}: found {fault['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(kind: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    for step in path:
+        inner = kind.model_fields[str(step)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            kind = inner
+    return list(kind.model_fields)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"

@@ -1,0 +1,34 @@
+"""Section `fit`: what is predicted, from what, and where the line is drawn."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.params.base import Section
+
+OracleName = Literal["delta", "disagreement", "benefit"]
+
+
+class ThresholdParams(Section):
+    rule: Literal["escalation_rate", "max_delta", "fixed"]
+    value: float
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _value_fits_rule(self) -> Self:
+        if self.rule == "escalation_rate" and not 0 <= self.value <= 1:
+            raise ValueError(f"rule escalation_rate needs a value from 0 to 1, not {self.value}")
+        if self.rule == "max_delta" and not 0 <= self.value < float("inf"):
+            raise ValueError(f"rule max_delta needs a value of 0 or more, not {self.value}")
+        if self.value != self.value:
+            raise ValueError("the value must be a number, not NaN")
+        return self
+
+
+class FitParams(Section):
+    oracle: OracleName
+    proxy: str
+    calibration: Literal["isotonic", "linear"]
+    threshold: ThresholdParams
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+    seed: Annotated[int, Field(ge=0)]

@@ -1,0 +1,21 @@
+"""Section `replay`: how the policies are timed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.params.base import Section
+
+Scenario = Literal["single_stream", "offline"]
+
+
+class ReplayParams(Section):
+    scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=2)]
+    images: Annotated[int, Field(ge=1)] | None
+    single_stream_block: Annotated[int, Field(ge=1)]
+    offline_block: Annotated[int, Field(ge=1)]
+    warmup_windows: Annotated[int, Field(ge=3, le=1000)]
+    stable_within: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+    seed: Annotated[int, Field(ge=0)]

@@ -1,0 +1,17 @@
+"""Section `runtime`: what the forward passes run on."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.params.base import Section
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class RuntimeParams(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    backend: Literal["auto", "eager"]
+    precision: Precision
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    threads: Annotated[int, Field(ge=1, le=1024)] | None

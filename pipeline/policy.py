@@ -1,0 +1,80 @@
+"""The decision: one function that fit, replay and prediction share, and the file that carries it.
+
+score = direction * proxy; an image is escalated unless score <= threshold, so NaN escalates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
+
+FORMAT = 1
+# Finite stand-ins for the two ends, since JSON has no infinity: no score exceeds or falls below them.
+NEVER_ESCALATE = float(np.finfo(np.float64).max)
+ALWAYS_ESCALATE = -NEVER_ESCALATE
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All that a later reader needs to decide, and to know whether it may.
+
+    threshold: in score units. calibration: knots from score to expected oracle (see `calibration`).
+    made_for: weights digest, sizes, transform, precision and backend that the proxy was measured with.
+    """
+
+    oracle: str
+    proxy: str
+    direction: int
+    threshold: float
+    rule: str
+    value: float
+    calibration: Mapping[str, Any]
+    calibration_images: int
+    made_for: Mapping[str, Any]
+
+
+def score(proxy: ArrayLike, direction: int) -> NDArray[np.float64]:
+    """Proxy values (N,) turned so that larger means: high resolution matters more."""
+    return direction * np.asarray(proxy, dtype=np.float64)
+
+
+def escalate(scores: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """(N,) booleans. Written as a negation so that NaN, which compares false, escalates."""
+    return ~(scores <= threshold)
+
+
+def decide(policy: Policy, proxy: ArrayLike) -> NDArray[np.bool_]:
+    """Proxy values (N,) of the low pass to (N,) booleans: run the high pass as well?"""
+    return escalate(score(proxy, policy.direction), policy.threshold)
+
+
+def write_policy(path: Path, policy: Policy) -> None:
+    write_json(path, {"format": FORMAT, **asdict(policy)})
+
+
+def read_policy(path: Path) -> Policy:
+    """Raises PipelineError where the file is missing, of another format or incomplete."""
+    document = read_json(path)
+    if document.pop("format", None) != FORMAT:
+        raise PipelineError(f"{path}: not a policy of format {FORMAT}; run fit again")
+    names = {field.name for field in fields(Policy)}
+    if document.keys() != names:
+        wrong = sorted(document.keys() ^ names)
+        raise PipelineError(f"{path}: missing or unknown keys {', '.join(wrong)}; run fit again")
+    return Policy(**document)
+
+
+def check_made_for(policy: Policy, running: Mapping[str, Any]) -> None:
+    """Refuse a policy that was fitted under other conditions than those it would decide under."""
+    for key, value in running.items():
+        if policy.made_for.get(key) != value:
+            raise PipelineError(
+                f"the policy was fitted with {key} = {policy.made_for.get(key)}, this run has {value}; "
+                "run extract, delta and fit under the same settings"
+            )

@@ -1,0 +1,120 @@
+"""From the archive to the table of images: checked, free of duplicates, drawn and sorted."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.archive import Archive, LabelledImage
+from pipeline.errors import PipelineError
+from pipeline.images import decode_rgb
+from pipeline.params.data import DataParams
+from pipeline.split import Split, draw_splits
+from pipeline.tables import IMAGES
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`broken` maps image_id to the reason, `duplicates` to the image_id of the same content that stays."""
+
+    table: pa.Table
+    fingerprint: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    broken: Mapping[str, str]
+    duplicates: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Census:
+    usable: dict[str, LabelledImage] = field(default_factory=dict)
+    grey: set[str] = field(default_factory=set)
+    broken: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+
+
+def _digest_content(pixels: Tensor) -> bytes:
+    digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+    digest.update(pixels.numpy().tobytes())
+    return digest.digest()
+
+
+def _is_grey(pixels: Tensor) -> bool:
+    return torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2])
+
+
+def _take_census(archive: Archive, stop_on_broken: bool, advance: Callable[[int], object]) -> _Census:
+    """Decode every labelled image once; of the pixels only a digest is kept."""
+    census = _Census()
+    first_with: dict[bytes, str] = {}
+    for image in archive.labelled:
+        advance(1)
+        try:
+            pixels = decode_rgb(archive.read(image.member))
+        except ValueError as error:
+            if stop_on_broken:
+                raise PipelineError(
+                    f"{archive.path}: {image.member}: broken image ({error}); "
+                    "replace it, or set data.on_broken: skip to leave broken images out"
+                ) from None
+            census.broken[image.image_id] = str(error)
+            continue
+        kept = first_with.setdefault(_digest_content(pixels), image.image_id)
+        if kept != image.image_id:
+            census.duplicates[image.image_id] = kept
+            continue
+        census.usable[image.image_id] = image
+        if _is_grey(pixels):
+            census.grey.add(image.image_id)
+    return census
+
+
+def _build_table(archive: Archive, census: _Census, drawn: Mapping[str, Split]) -> pa.Table:
+    """Rows by split, then image_id. JPEG bytes as they are; label is the index of the sorted wnid."""
+    labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
+    image_ids = sorted(drawn, key=lambda image_id: (drawn[image_id], image_id))
+    images = [census.usable[image_id] for image_id in image_ids]
+    columns = {
+        "image_id": image_ids,
+        "split": [drawn[image_id] for image_id in image_ids],
+        "wnid": [image.wnid for image in images],
+        "label": [labels[image.wnid] for image in images],
+        "jpeg": [archive.read(image.member) for image in images],
+    }
+    return pa.table(columns, schema=IMAGES)
+
+
+def _count(archive: Archive, census: _Census, drawn: Mapping[str, Split]) -> dict[str, Any]:
+    splits = list(drawn.values())
+    images = {
+        "labelled": len(archive.labelled),
+        "broken": len(census.broken),
+        "duplicates": len(census.duplicates),
+        "greyscale": len(census.grey & drawn.keys()),
+        "calibration": splits.count("calibration"),
+        "evaluation": splits.count("evaluation"),
+    }
+    return {"images": images, "classes": len(archive.classes)}
+
+
+def prepare(archive: Archive, params: DataParams, advance: Callable[[int], object]) -> Prepared:
+    """Draw the images; nothing of the result depends on the container, its name or its member order.
+
+    `advance` is called with 1 for each labelled image. Raises PipelineError for a broken image
+    (unless `on_broken` is skip) and where the images are too few.
+    """
+    census = _take_census(archive, params.on_broken == "stop", advance)
+    wnids = {image_id: image.wnid for image_id, image in census.usable.items()}
+    drawn = draw_splits(wnids, params.calibration_images, params.evaluation_images, params.seed)
+    fingerprint = {
+        "kind": "images",
+        "classes": [[wnid, words] for wnid, words in archive.classes],
+        "seed": params.seed,
+        "calibration_images": params.calibration_images,
+        "evaluation_images": params.evaluation_images,
+    }
+    table = _build_table(archive, census, drawn)
+    return Prepared(table, fingerprint, _count(archive, census, drawn), census.broken, census.duplicates)

@@ -1,0 +1,160 @@
+"""Replay: what the policies cost and answer on the evaluation images, checked against the ideal bound."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.cascade import POLICIES, Bench, PolicyName
+from pipeline.measure import Records, Sample, measure_memory, measure_scenario
+from pipeline.params.replay import ReplayParams, Scenario
+from pipeline.tables import REPLAY
+from pipeline.timing import Floats, bootstrap_blocks, is_stable, speedup_bound, summarise_latency
+
+# Columns of the block totals: milliseconds of the three policies, images escalated, images.
+_LOW, _HIGH, _ADAPTIVE, _ESCALATED, _IMAGES = range(5)
+_PERCENTILES = np.arange(1, 100)
+
+
+class Replayed(NamedTuple):
+    """metrics: of metrics/replay.json; table: data/replay.parquet; latency: metrics/plots/latency.csv."""
+
+    metrics: dict[str, Any]
+    table: pa.Table
+    latency: dict[str, list[float]]
+
+
+def replay(
+    bench: Bench,
+    sample: Sample,
+    fitted: Mapping[str, bool],
+    params: ReplayParams,
+    on_progress: Callable[[int], None],
+) -> Replayed:
+    """Time every scenario. `fitted`: fit's decision by image_id, to be compared with those made here."""
+    # In processes of their own, and first, before this one holds engines.
+    few = sample.canvases[: bench.batch_size]
+    memory = {scenario: measure_memory(bench, few, scenario) for scenario in params.scenarios}
+    cascade = bench.build(("low", "high"))
+    truth = true_classes(sample.wnids, bench.weights.classes)
+    expected = np.array([fitted[image_id] for image_id in sample.image_ids])
+    metrics: dict[str, Any] = {}
+    tables, latency = [], {}
+    for scenario in params.scenarios:
+        records, settled = measure_scenario(scenario, cascade, sample, params, on_progress)
+        summary = summarise_scenario(scenario, records, settled, truth, params)
+        for name in POLICIES:
+            summary[name]["peak_memory_mb"] = memory[scenario][name]
+        summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
+        metrics[scenario] = summary
+        tables.append(records_table(scenario, sample.image_ids, records))
+        if scenario == "single_stream" or not latency:
+            latency = latency_percentiles(records)
+    return Replayed(metrics, pa.concat_tables(tables), latency)
+
+
+def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The model's class index of each image (N,); None where the model does not know all of the classes."""
+    index = {wnid: position for position, wnid in enumerate(classes or ())}
+    if not set(wnids) <= index.keys():
+        return None
+    return np.array([index[wnid] for wnid in wnids])
+
+
+def summarise_scenario(
+    scenario: Scenario,
+    records: Mapping[PolicyName, Records],
+    settled: bool,
+    truth: NDArray[np.int64] | None,
+    params: ReplayParams,
+) -> dict[str, Any]:
+    """The numbers of one scenario in metrics/replay.json.
+
+    settled: did the warm-up? truth: class index of each image (N,), None where the model does not know
+    the classes. within_bound is 0 where even the interval's end beats what a cascade can do.
+    """
+    totals = block_totals(records)
+    low_ms, high_ms, adaptive_ms, escalated, images = totals.sum(axis=0)
+    draw = (params.confidence, params.bootstrap, params.seed)
+    speedup = bootstrap_blocks(_speedup, totals, *draw)
+    overhead = bootstrap_blocks(_overhead, totals, *draw)
+    statics = (records["static_low"].latency_ms, records["static_high"].latency_ms)
+    return {
+        **{name: _summarise_policy(name, records, scenario, truth) for name in POLICIES},
+        "speedup_vs_static_high": speedup._asdict(),
+        "speedup_bound": speedup_bound(low_ms, high_ms, escalated / images),
+        "overhead_vs_ideal": float(_overhead(totals.sum(axis=0, keepdims=True))[0]),
+        "overhead_ci_low": overhead.ci_low,
+        "overhead_ci_high": overhead.ci_high,
+        "within_bound": int(overhead.ci_high >= 1),
+        "stable": int(settled and all(is_stable(values, params.stable_within) for values in statics)),
+        "images": int(images),
+        "blocks": len(totals),
+    }
+
+
+def block_totals(records: Mapping[PolicyName, Records]) -> Floats:
+    """(K, 5): milliseconds of static low, static high and adaptive, images escalated, images."""
+    adaptive = records["adaptive"]
+    columns = [np.bincount(records[name].block, records[name].latency_ms) for name in POLICIES]
+    columns.append(np.bincount(adaptive.block, adaptive.answers.escalated))
+    columns.append(np.bincount(adaptive.block).astype(np.float64))
+    return np.stack(columns, axis=1)
+
+
+def records_table(
+    scenario: Scenario, image_ids: Sequence[str], records: Mapping[PolicyName, Records]
+) -> pa.Table:
+    """Rows of data/replay.parquet: every image under every policy, in the order they are named."""
+    parts = []
+    for name in POLICIES:
+        record = records[name]
+        columns = {
+            "image_id": pa.array(image_ids, pa.string()),
+            "scenario": pa.array([scenario] * len(image_ids)),
+            "policy": pa.array([name] * len(image_ids)),
+            "latency_ms": pa.array(record.latency_ms),
+            "escalated": pa.array(record.answers.escalated),
+            "top1": pa.array(record.answers.top1.astype(np.int32)),
+        }
+        parts.append(pa.table(columns, schema=REPLAY))
+    return pa.concat_tables(parts)
+
+
+def latency_percentiles(records: Mapping[PolicyName, Records]) -> dict[str, list[float]]:
+    """Columns of metrics/plots/latency.csv: percentile, then milliseconds of each policy."""
+    columns = {name: np.percentile(records[name].latency_ms, _PERCENTILES) for name in POLICIES}
+    return {"percentile": _PERCENTILES.tolist(), **{name: list(values) for name, values in columns.items()}}
+
+
+def _summarise_policy(
+    name: PolicyName,
+    records: Mapping[PolicyName, Records],
+    scenario: Scenario,
+    truth: NDArray[np.int64] | None,
+) -> dict[str, Any]:
+    record, high = records[name], records["static_high"].answers.top1
+    mean_ms = float(record.latency_ms.mean())
+    summary: dict[str, Any] = {
+        # A batch's time is shared equally, so its images have no percentiles of their own.
+        "latency_ms": summarise_latency(record.latency_ms)
+        if scenario == "single_stream"
+        else {"mean": mean_ms},
+        "images_per_s": 1000 / mean_ms,
+        "escalation_rate": float(record.answers.escalated.mean()),
+        "agreement": float((record.answers.top1 == high).mean()),
+    }
+    if truth is not None:
+        summary["accuracy"] = float((record.answers.top1 == truth).mean())
+    return summary
+
+
+def _speedup(totals: Floats) -> Floats:
+    return np.asarray(totals[:, _HIGH] / totals[:, _ADAPTIVE])
+
+
+def _overhead(totals: Floats) -> Floats:
+    rate = totals[:, _ESCALATED] / totals[:, _IMAGES]
+    return np.asarray(totals[:, _ADAPTIVE] / (totals[:, _LOW] + rate * totals[:, _HIGH]))

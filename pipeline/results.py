@@ -1,0 +1,79 @@
+"""The results as text: for a terminal, as Markdown, and between the markers of a README."""
+
+from pipeline.errors import PipelineError
+from pipeline.findings import (
+    Grid,
+    Metrics,
+    describe_agreement,
+    describe_fit,
+    describe_scenario,
+    describe_speed,
+    list_conditions,
+    policy_grid,
+    scenarios_of,
+)
+
+BEGIN = "<!-- results:begin -->"
+END = "<!-- results:end -->"
+
+
+def format_terminal(metrics: Metrics) -> str:
+    """Aligned columns and plain lines, ending in a newline."""
+    parts = []
+    for name, scenario in scenarios_of(metrics).items():
+        parts += [describe_scenario(name, scenario), "", *_aligned(policy_grid(scenario)), ""]
+        parts += [*describe_speed(scenario), ""]
+    parts += [describe_fit(metrics.fit), describe_agreement(metrics.fit), "", _conditions_line(metrics)]
+    return "\n".join(parts) + "\n"
+
+
+def format_markdown(metrics: Metrics) -> str:
+    """The same content as Markdown, ending in a newline."""
+    parts = []
+    for name, scenario in scenarios_of(metrics).items():
+        parts += [f"**{describe_scenario(name, scenario)}**", "", *_piped(policy_grid(scenario)), ""]
+        parts += [*(f"- {line}" for line in describe_speed(scenario)), ""]
+    parts += [f"**{_escaped(describe_fit(metrics.fit))}**", _escaped(describe_agreement(metrics.fit)), ""]
+    parts += [_escaped(_conditions_line(metrics))]
+    return "\n".join(parts) + "\n"
+
+
+def replace_results(document: str, markdown: str, where: str) -> str:
+    """`document` with `markdown` between its markers; raises PipelineError unless it has both once."""
+    counts = document.count(BEGIN), document.count(END)
+    if counts != (1, 1) or document.index(BEGIN) > document.index(END):
+        raise PipelineError(
+            f"{where}: found {counts[0]} × {BEGIN} and {counts[1]} × {END}; "
+            "expected each once, in this order, on lines of their own"
+        )
+    before, _, rest = document.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n\n{markdown}\n{END}{after}"
+
+
+def _aligned(grid: Grid) -> list[str]:
+    lines = [grid.header, *grid.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [_aligned_line(cells, widths) for cells in lines]
+
+
+def _aligned_line(cells: tuple[str, ...], widths: list[int]) -> str:
+    numbers = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "  ".join([cells[0].ljust(widths[0]), *numbers])
+
+
+def _piped(grid: Grid) -> list[str]:
+    rule = "|---|" + "---:|" * (len(grid.header) - 1)
+    head, *body = (f"| {' | '.join(map(_escaped, cells))} |" for cells in (grid.header, *grid.rows))
+    return [head, rule, *body]
+
+
+def _escaped(text: str) -> str:
+    """Free text, such as a processor's name, must not become Markdown or HTML."""
+    for character in "\\|<>*`":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _conditions_line(metrics: Metrics) -> str:
+    return "Conditions: " + "; ".join(f"{name} {value}" for name, value in list_conditions(metrics)) + "."

@@ -1,0 +1,157 @@
+"""The Vision Transformer: weights, one module per role, and a forward pass that keeps the CLS trace.
+
+`static_vit` is timm's VisionTransformer with patch 4, width 192, depth 12, 3 heads and 200 classes.
+Pixels are normalised inside the module, so that everything outside handles uint8.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.params.model import ModelParams
+
+PATCH_PX = 4
+WIDTH = 192
+DEPTH = 12
+HEADS = 3
+CLASSES = 200
+# Mean and standard deviation of ImageNet's pixels in 0..1, channel order RGB.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+class Pass(NamedTuple):
+    """What one forward pass of B images returns.
+
+    logits (B, C), embedding (B, D): CLS after the final norm, trace (B, L+1, D): CLS after the
+    embedding and after every block. All float32.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    trace: Tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict of `static_vit`; `classes` are the wnids in logit order, None where unknown."""
+
+    state: Mapping[str, Tensor]
+    classes: tuple[str, ...] | None
+    sha256: str
+
+
+class TracedViT(nn.Module):
+    """`static_vit` at one image size; takes uint8 (B, 3, size, size), returns a `Pass`."""
+
+    def __init__(self, weights: Weights, size_px: int) -> None:
+        super().__init__()
+        self.vit = _empty_vit(size_px)
+        self.vit.load_state_dict(_at_size(weights.state, self.vit))
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Pass:
+        vit = self.vit
+        tokens = vit.patch_embed((images - self.mean) / self.std)
+        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(tokens)))  # B, N, D
+        steps = [tokens[:, 0]]
+        for block in vit.blocks:
+            tokens = block(tokens)
+            steps.append(tokens[:, 0])
+        embedding = vit.norm(tokens[:, 0])
+        logits = vit.head(vit.fc_norm(embedding))
+        return Pass(logits.float(), embedding.float(), torch.stack(steps, dim=1).float())
+
+
+def load_weights(params: ModelParams, native_px: int) -> Weights:
+    """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
+    if params.weights == "random":
+        return _random_weights(params.seed, native_px)
+    return _read_weights(Path(params.weights))
+
+
+def check_size(size_px: int) -> None:
+    if size_px % PATCH_PX:
+        raise PipelineError(
+            f"resolutions: {size_px} px is no multiple of the model's patch size {PATCH_PX}; "
+            f"use {size_px - size_px % PATCH_PX} or {size_px + PATCH_PX - size_px % PATCH_PX}"
+        )
+
+
+def _empty_vit(size_px: int) -> VisionTransformer:
+    check_size(size_px)
+    return VisionTransformer(
+        img_size=size_px,
+        patch_size=PATCH_PX,
+        embed_dim=WIDTH,
+        depth=DEPTH,
+        num_heads=HEADS,
+        num_classes=CLASSES,
+    )
+
+
+def _at_size(state: Mapping[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
+    """The state dict with its position embedding resampled, once, to the grid of `vit`."""
+    grid = vit.patch_embed.grid_size
+    position = resample_abs_pos_embed(state["pos_embed"], new_size=list(grid), num_prefix_tokens=1)
+    return {**state, "pos_embed": position}
+
+
+def _random_weights(seed: int, native_px: int) -> Weights:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = _empty_vit(native_px).state_dict()
+    return Weights(state, None, _digest(state))
+
+
+def _read_weights(path: Path) -> Weights:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise PipelineError(
+            f"model.weights: {path} not found; name a .safetensors file, or use: random"
+        ) from None
+    except SafetensorError as error:
+        raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
+    _check_state(state, path)
+    classes = metadata.get("classes")
+    return Weights(state, tuple(json.loads(classes)) if classes else None, _digest(state))
+
+
+def _check_state(state: Mapping[str, Tensor], path: Path) -> None:
+    """Names and shapes must be those of static_vit; only the position embedding may have another grid."""
+    expected = {name: tuple(value.shape) for name, value in _empty_vit(8 * PATCH_PX).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    tokens = found.get("pos_embed", (0, 0, 0))[1]
+    if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
+        expected["pos_embed"] = (1, tokens, WIDTH)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise PipelineError(
+                f"model.weights: {path} does not fit static_vit: {name} is {found.get(name, 'missing')}, "
+                f"expected {expected.get(name, 'no such tensor')}"
+            )
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values: the same for any container of the same numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].float().contiguous().cpu()
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

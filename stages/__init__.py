@@ -1,0 +1,1 @@
+"""The command line: each stage reads, calls one function of `pipeline`, and writes."""

@@ -1,0 +1,136 @@
+"""What every stage's command shares: options, parameters, the lock, and how errors end."""
+
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.params.base import SectionType, check_section_names, read_section
+
+LOCKS = Path(".cache/locks")
+
+
+class ParamsFile:
+    """params.yaml with the command line's `--set` values laid over it."""
+
+    def __init__(self, path: Path, overrides: tuple[str, ...], default_section: str) -> None:
+        self.path = path
+        self.document = _load_yaml(path)
+        check_section_names(self.document, str(path))
+        for override in overrides:
+            self._apply(override, default_section)
+
+    def section(self, name: str, kind: type[SectionType]) -> SectionType:
+        return read_section(self.document, name, kind, str(self.path))
+
+    def _apply(self, override: str, default_section: str) -> None:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise PipelineError(f"--set {override}: expected KEY=VALUE, for example --set data.seed=1")
+        steps = key.split(".")
+        if steps[0] not in self.document:
+            steps = [default_section, *steps]
+        node = self.document
+        for step in steps[:-1]:
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                raise PipelineError(f"--set {override}: {step!r} is a value, not a section")
+        node[steps[-1]] = yaml.safe_load(text)
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: not found; run from the project's folder or name it with --params") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise PipelineError(f"{path}: expected sections of key: value, found {type(document).__name__}")
+    return document
+
+
+def path_option(name: str, default: str, text: str) -> Callable[[Any], Any]:
+    """An option for a path whose default is the one that dvc.yaml uses."""
+    return click.option(
+        f"--{name}", type=click.Path(path_type=Path), default=default, show_default=True, help=text
+    )
+
+
+def stage_command(section: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Turn a function into a stage: adds --params, --set, --debug, --version, the lock and error handling.
+
+    The function gets `params: ParamsFile` first; `section` is where a `--set` key without section belongs.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @click.version_option(package_name="adaptive-vit", prog_name="adaptive-vit")
+        @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+        @click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help=f"Replace a value of the parameters; a key without section means {section}. Repeatable.",
+        )
+        @path_option("params", "params.yaml", "File of parameters.")
+        @functools.wraps(function)
+        def command(params: Path, overrides: tuple[str, ...], debug: bool, **options: Any) -> None:
+            with readable_errors(debug):
+                values = ParamsFile(params, overrides, section)
+                name = function.__module__.rpartition(".")[2]
+                with _only_one(name, options.get("role")):
+                    function(values, **options)
+
+        return click.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
+
+    return decorate
+
+
+@contextmanager
+def readable_errors(debug: bool) -> Iterator[None]:
+    """Errors as one readable paragraph and exit status 1; the traceback only with --debug."""
+    try:
+        yield
+    except (PipelineError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        message = str(error) or type(error).__name__
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(1)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
+        click.echo("This is a defect of adaptive-vit; --debug shows where.", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _only_one(stage: str, role: str | None) -> Iterator[None]:
+    """Hold the stage's lock: an orphan of a killed run must not write beside a new one."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    path = LOCKS / ("-".join(filter(None, (stage, role))) + ".lock")
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise PipelineError(
+                f"{path}: the same stage is running already (process {owner}); wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

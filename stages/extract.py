@@ -1,0 +1,105 @@
+"""Logits, embedding and CLS trace of every image in one role, as Parquet shards."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.engine import TRANSFORM, EagerEngine
+from pipeline.extract import Tally, extract
+from pipeline.files import sha256_of, write_json
+from pipeline.memory import process_peak_mb
+from pipeline.params.extract import ExtractParams
+from pipeline.params.model import ModelParams, ResolutionParams, Role
+from pipeline.params.runtime import RuntimeParams
+from pipeline.runtime import Runtime, resolve_runtime
+from pipeline.tables import count_rows
+from pipeline.vit import DEPTH, Weights, load_weights
+from stages.common import ParamsFile, path_option, stage_command
+from stages.progress import progress
+
+# Outside DVC's outputs, which DVC deletes before a run: finished shards survive a kill here.
+SCRATCH = Path(".cache/extract")
+
+
+@stage_command("extract")
+@click.argument("role", type=click.Choice(["low", "high"]))
+@path_option("images", "data/images.parquet", "Table of images.")
+@path_option("embeddings", "data/embeddings", "Folder; the shards go into a folder of the role's name there.")
+@path_option("metrics", "metrics/extract", "Folder; rates go into <role>.json there.")
+def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics: Path) -> None:
+    """Run the model on every image at the ROLE's resolution and keep what it says, layer by layer."""
+    runtime_params = params.section("runtime", RuntimeParams)
+    sizes = params.section("resolutions", ResolutionParams)
+    options = params.section("extract", ExtractParams)
+    runtime = resolve_runtime(runtime_params)
+    weights = load_weights(params.section("model", ModelParams), sizes.high)
+    fingerprint = _fingerprint(role, getattr(sizes, role), sizes.high, weights, runtime, images)
+    batch_size, shard_images = runtime_params.batch_size, options.shard_images
+    scratch = SCRATCH / f"{role}-{_key(fingerprint, batch_size, shard_images)}"
+    click.echo(
+        f"extract {role}: {getattr(sizes, role)} px, {runtime.device}, {runtime.backend}, "
+        f"{runtime.precision}, {runtime.threads} threads, batch {batch_size}"
+    )
+    with progress(f"extract {role}", count_rows(images), "images") as advance:
+        engine = EagerEngine(weights, getattr(sizes, role), runtime)
+        tally = extract(images, scratch, engine, fingerprint, sizes.high, batch_size, shard_images, advance)
+    _publish(scratch, embeddings / role)
+    write_json(metrics / f"{role}.json", _rates(tally, runtime))
+
+
+def _fingerprint(
+    role: Role, size_px: int, canvas_px: int, weights: Weights, runtime: Runtime, images: Path
+) -> dict[str, Any]:
+    return {
+        "kind": "embeddings",
+        "role": role,
+        "size_px": size_px,
+        "canvas_px": canvas_px,
+        "trace_states": DEPTH + 1,
+        "weights_sha256": weights.sha256,
+        "classes": weights.classes and list(weights.classes),
+        "transform": TRANSFORM,
+        "precision": runtime.precision,
+        "backend": runtime.backend,
+        "images_sha256": sha256_of(images),
+    }
+
+
+def _key(*settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Put the whole set in place at once, and drop what earlier settings of the role left behind."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(scratch, folder)
+    for stale in SCRATCH.glob(f"{folder.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:
+    def rate(seconds: float) -> dict[str, float]:
+        return {"images_per_s": tally.images / seconds} if seconds else {}
+
+    return {
+        "images": tally.images + tally.resumed_images,
+        "resumed_images": tally.resumed_images,
+        "batch_size": tally.batch_size,
+        "out_of_memory_halvings": tally.out_of_memory_halvings,
+        "reader": rate(tally.reader_s),
+        "forward": rate(tally.forward_s),
+        "writer": rate(tally.writer_s),
+        "total": {**rate(tally.wall_s), "wall_s": tally.wall_s},
+        "peak_memory_mb": process_peak_mb(runtime.device),
+        "device": str(runtime.device),
+        "threads": runtime.threads,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""`adaptive-vit prepare`: the archive becomes the table of drawn images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from pipeline.archive import open_archive
+from pipeline.files import write_json
+from pipeline.params.data import DataParams
+from pipeline.prepare import prepare
+from pipeline.tables import write_table
+from stages.common import ParamsFile, path_option, stage_command
+from stages.progress import progress
+
+LISTED = 20
+
+
+def _list_skipped(what: str, skipped: Mapping[str, str]) -> None:
+    if not skipped:
+        return
+    click.echo(f"{what}: {len(skipped)} left out", err=True)
+    for image_id, reason in list(skipped.items())[:LISTED]:
+        click.echo(f"  {image_id}: {reason}", err=True)
+    if len(skipped) > LISTED:
+        click.echo(f"  and {len(skipped) - LISTED} more", err=True)
+
+
+@stage_command("data")
+@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout.")
+@path_option("images", "data/images.parquet", "Table of images to write.")
+@path_option("metrics", "metrics/prepare.json", "Counts to write.")
+def main(params: ParamsFile, archive: Path, images: Path, metrics: Path) -> None:
+    """Draw the calibration and the evaluation images from the archive."""
+    values = params.section("data", DataParams)
+    with open_archive(archive) as opened, progress("prepare", len(opened.labelled), "images") as advance:
+        prepared = prepare(opened, values, advance)
+    _list_skipped("broken images", prepared.broken)
+    _list_skipped("images of the same content as another", prepared.duplicates)
+    write_table(images, prepared.table, prepared.fingerprint)
+    write_json(metrics, prepared.metrics)

@@ -1,0 +1,36 @@
+"""Cost of one forward pass per role, without data."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.files import read_json, write_json
+from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.replay import ReplayParams
+from pipeline.params.runtime import RuntimeParams
+from pipeline.profile import profile_roles
+from pipeline.runtime import resolve_runtime
+from pipeline.vit import load_weights
+from stages.common import ParamsFile, path_option, stage_command
+
+
+@stage_command("runtime")
+@path_option("machine", "data/probe/machine.json", "Description of this machine.")
+@path_option("metrics", "metrics/profile.json", "Metrics to write: ms, GFLOP, parameters, MB.")
+@click.option("--runs", type=click.IntRange(30), default=100, show_default=True, help="Timed passes per role.")
+def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
+    """Measure the forward pass alone, one image at a time: latency, FLOPs, parameters, peak memory."""
+    sizes = params.section("resolutions", ResolutionParams)
+    within = params.section("replay", ReplayParams).stable_within
+    runtime = resolve_runtime(params.section("runtime", RuntimeParams))
+    weights = load_weights(params.section("model", ModelParams), sizes.high)
+    costs = profile_roles(weights, sizes.model_dump(), runtime, runs, within)
+    conditions = {"device": str(runtime.device), "threads": runtime.threads, "precision": runtime.precision}
+    write_json(metrics, costs | conditions | {"processor": read_json(machine)["processor"]})
+    for role in ("low", "high"):
+        cost = costs[role]
+        click.echo(f"{role}: {cost['latency_ms']['p50']:.2f} ms, {cost['gflops']:.3f} GFLOP")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+REAL_ARCHIVE = REPOSITORY.parent / "shared/data/tiny-imagenet-200-subset.zip"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # torchvision 0.29 announces that its decoders move to TorchCodec; requirements.lock pins the version.
+    message = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
+    config.addinivalue_line("filterwarnings", message)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with the repository's parameters, as the current folder."""
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def real_archive() -> Path:
+    if not REAL_ARCHIVE.exists():
+        pytest.skip(f"the real images are not here: {REAL_ARCHIVE}")
+    return REAL_ARCHIVE

@@ -1,0 +1,103 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.images import decode_canvas, decode_rgb, resize
+from tests.archives import jpeg
+
+
+def encode(pixels: np.ndarray, kind: str, mode: str | None = None) -> bytes:
+    stream = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(stream, kind)
+    return stream.getvalue()
+
+
+def test_rgb_keeps_channel_order() -> None:
+    red = np.zeros((8, 8, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    pixels = decode_rgb(encode(red, "JPEG"))
+    assert pixels.shape == (3, 8, 8)
+    assert pixels.dtype == torch.uint8
+    assert pixels[0].float().mean() > 195
+    assert pixels[1:].float().mean() < 5
+
+
+def test_greyscale_becomes_three_equal_channels() -> None:
+    pixels = decode_rgb(jpeg(0, "L"))
+    assert pixels.shape == (3, 8, 8)
+    assert torch.equal(pixels[0], pixels[1])
+    assert torch.equal(pixels[1], pixels[2])
+
+
+def test_cmyk_gives_the_colours_that_pillow_gives() -> None:
+    encoded = encode(np.full((8, 8, 3), (200, 30, 90), dtype=np.uint8), "JPEG", "CMYK")
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    assert np.abs(decode_rgb(encoded).permute(1, 2, 0).numpy().astype(int) - expected).max() <= 2
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    assert decode_rgb(encode(levels, "PNG"))[0].tolist() == [[0, 1, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>not found</html>", "Unsupported image file"),
+        (jpeg(0)[:200], "incomplete or truncated"),
+        (jpeg(0)[:-2], "incomplete or truncated"),
+    ],
+)
+def test_broken_images_say_why(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        decode_rgb(content)
+    assert ".cpp" not in str(caught.value)
+
+
+def test_an_animation_is_refused() -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)) for level in (0, 255)]
+    stream = io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="animation of 2 frames"):
+        decode_rgb(stream.getvalue())
+
+
+def test_resize_returns_the_input_where_it_fits() -> None:
+    images = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
+    assert resize(images, 8) is images
+
+
+def test_resize_is_antialiased() -> None:
+    stripes = torch.zeros((1, 3, 64, 64), dtype=torch.uint8)
+    stripes[..., ::2] = 200
+    halved = resize(stripes, 32)[..., 1:-1]
+    assert halved.dtype == torch.uint8
+    assert (halved.int() - 100).abs().max() <= 1
+
+
+def test_resize_of_a_batch_equals_resize_of_each_image() -> None:
+    images = torch.randint(
+        0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(resize(images, 32), torch.stack([resize(image, 32) for image in images]))
+
+
+def test_canvas_cuts_the_centre_square() -> None:
+    wide = np.zeros((16, 48, 3), dtype=np.uint8)
+    wide[:, 16:32] = 255
+    canvas = decode_canvas(encode(wide, "PNG"), 16)
+    assert canvas.shape == (3, 16, 16)
+    assert canvas.min() == 255
+
+
+def test_canvas_of_the_right_size_is_the_decoded_image() -> None:
+    assert torch.equal(decode_canvas(jpeg(3), 8), decode_rgb(jpeg(3)))
+
+
+def test_canvas_scales_small_images_up() -> None:
+    assert decode_canvas(jpeg(3, size=(5, 9)), 16).shape == (3, 16, 16)
