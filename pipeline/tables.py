@@ -147,7 +147,7 @@ def vector_array(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
 def _float_columns(schema: pa.Schema) -> list[str]:
     """Parquet paths of the float columns, for byte-stream-split."""
     plain = [field.name for field in schema if pa.types.is_floating(field.type)]
-    lists = [f"{field.name}.list.item" for field in schema if pa.types.is_fixed_size_list(field.type)]
+    lists = [f"{field.name}.list.element" for field in schema if pa.types.is_fixed_size_list(field.type)]
     return plain + lists
 
 

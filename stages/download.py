@@ -35,3 +35,7 @@ def main(params: ParamsFile, archive: Path) -> None:
         params.section(name, kind)
     values = params.section("data", DataParams)
     bring_archive(values.source, values.sha256, archive, progress)
+
+
+if __name__ == "__main__":
+    main()

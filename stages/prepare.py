@@ -39,3 +39,7 @@ def main(params: ParamsFile, archive: Path, images: Path, metrics: Path) -> None
     _list_skipped("images of the same content as another", prepared.duplicates)
     write_table(images, prepared.table, prepared.fingerprint)
     write_json(metrics, prepared.metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.params.base import SECTION_NAMES, check_section_names, read_section
+from pipeline.params.data import DataParams
+from pipeline.params.extract import ExtractParams
+from pipeline.params.fit import FitParams
+from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.replay import ReplayParams
+from pipeline.params.report import ReportParams
+from pipeline.params.runtime import RuntimeParams
+
+DOCUMENT = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+SECTIONS = {
+    "data": DataParams,
+    "model": ModelParams,
+    "resolutions": ResolutionParams,
+    "runtime": RuntimeParams,
+    "extract": ExtractParams,
+    "fit": FitParams,
+    "replay": ReplayParams,
+    "report": ReportParams,
+}
+
+
+def fit_with(**threshold):
+    return {"fit": DOCUMENT["fit"] | {"threshold": DOCUMENT["fit"]["threshold"] | threshold}}
+
+
+def test_the_committed_file_has_exactly_the_known_sections_and_is_valid():
+    assert tuple(DOCUMENT) == SECTION_NAMES == tuple(SECTIONS)
+    for name, kind in SECTIONS.items():
+        read_section(DOCUMENT, name, kind, "params.yaml")
+
+
+def test_defaults_are_those_of_the_design():
+    assert DOCUMENT["data"]["source"] == "tiny-imagenet"
+    assert DOCUMENT["data"]["calibration_images"] == DOCUMENT["data"]["evaluation_images"] == 2000
+    assert DOCUMENT["resolutions"] == {"low": 32, "high": 64}
+    assert DOCUMENT["fit"]["threshold"] == {"rule": "escalation_rate", "value": 0.095, "confidence": 0.9}
+
+
+def test_an_unknown_key_names_the_nearest_known_one():
+    document = {"resolutions": {"low": 32, "high": 64, "hihg": 1}}
+    with pytest.raises(PipelineError, match=r"p.yaml: resolutions.hihg: unknown key; did you mean 'high'\?"):
+        read_section(document, "resolutions", ResolutionParams, "p.yaml")
+
+
+def test_an_unknown_nested_key_is_compared_with_the_keys_of_its_own_level():
+    with pytest.raises(PipelineError, match=r"fit.threshold.vlaue: unknown key; did you mean 'value'\?"):
+        read_section(fit_with(vlaue=1), "fit", FitParams, "p.yaml")
+
+
+def test_an_unknown_section_names_the_nearest_known_one():
+    with pytest.raises(PipelineError, match=r"unknown section 'runtme'; did you mean 'runtime'\?"):
+        check_section_names({"runtme": {}}, "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("data", {"calibration_images": 0}, r"data.calibration_images: found 0; input should be greater"),
+        ("data", {"calibration_images": "many"}, r"found 'many'; input should be a valid integer"),
+        ("data", {"sha256": "abc"}, r"data.sha256: found 'abc'"),
+        ("data", {"on_broken": "ignore"}, r"on_broken: found 'ignore'; input should be 'stop' or 'skip'"),
+        ("resolutions", {"low": 64}, r"low \(64 px\) must be smaller than high \(64 px\)"),
+        ("runtime", {"device": "gpu"}, r"runtime.device: found 'gpu'"),
+        ("runtime", {"batch_size": True}, r"runtime.batch_size: found True"),
+        ("replay", {"stable_within": 0}, r"replay.stable_within: found 0"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_was_found(section, values, message):
+    document = {section: DOCUMENT[section] | values}
+    with pytest.raises(PipelineError, match=message):
+        read_section(document, section, SECTIONS[section], "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"), [("escalation_rate", 1.5), ("escalation_rate", -0.1), ("max_delta", -1.0)]
+)
+def test_a_threshold_value_must_fit_its_rule(rule, value):
+    with pytest.raises(PipelineError, match=f"rule {rule} needs a value"):
+        read_section(fit_with(rule=rule, value=value), "fit", FitParams, "p.yaml")
+
+
+def test_a_whole_number_is_a_valid_threshold_value():
+    assert read_section(fit_with(value=1), "fit", FitParams, "p.yaml").threshold.value == 1.0
+
+
+def test_every_fault_of_a_section_is_named_at_once():
+    document = {"data": DOCUMENT["data"] | {"seed": -1, "on_broken": "no"}}
+    with pytest.raises(PipelineError) as caught:
+        read_section(document, "data", DataParams, "p.yaml")
+    assert "data.seed" in str(caught.value)
+    assert "data.on_broken" in str(caught.value)
+
+
+def test_a_missing_key_and_a_missing_section_are_named():
+    with pytest.raises(PipelineError, match="resolutions.high: missing"):
+        read_section({"resolutions": {"low": 32}}, "resolutions", ResolutionParams, "p.yaml")
+    with pytest.raises(PipelineError, match="section 'resolutions' is missing"):
+        read_section({}, "resolutions", ResolutionParams, "p.yaml")
