@@ -44,7 +44,7 @@ def expected_oracle(calibration: Calibration, scores: Floats) -> Floats:
     """Scores (N,) in oracle units (N,)."""
     x, y = np.array(calibration.x), np.array(calibration.y)
     if calibration.kind == "isotonic":
-        return np.interp(scores, x, y)
+        return np.asarray(np.interp(scores, x, y))
     slope = (y[1] - y[0]) / (x[1] - x[0])
     return np.asarray(y[0] + slope * (scores - x[0]))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import polars as pl
@@ -10,10 +10,11 @@ import polars as pl
 Spec = dict[str, Any]
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
-# Okabe and Ito's palette: told apart with any colour vision, 3:1 against white and against near-black.
+# After Okabe and Ito, the blue lightened: told apart with any colour vision, and close to 3:1 or better
+# against both of the page's backgrounds.
 POLICY_COLOURS = {
     "static_low": "#009E73",
-    "static_high": "#0072B2",
+    "static_high": "#2A83C6",
     "adaptive": "#D55E00",
     "static_mid": "#B8699A",
 }
@@ -45,7 +46,7 @@ def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> S
         alt.Chart(_values(bins))
         .mark_bar(color=POLICY_COLOURS["static_high"], opacity=0.85, binSpacing=1)
         .encode(
-            x=alt.X("left:Q", title=ORACLE_TITLES["delta"]),
+            x=alt.X("left:Q", bin="binned", title=ORACLE_TITLES["delta"]),
             x2="right:Q",
             y=alt.Y("images:Q", title="images"),
             tooltip=[alt.Tooltip("delta:Q", format=".3f"), alt.Tooltip("images:Q")],
@@ -63,7 +64,7 @@ def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float)
     x = alt.X("proxy:Q", title=proxy.replace("_", " "), scale=alt.Scale(zero=False))
     dots = (
         alt.Chart(_values(shown.select("proxy", "oracle")))
-        .mark_circle(color=POLICY_COLOURS["static_high"], aria=False, opacity=0.45, size=22)
+        .mark_circle(color=POLICY_COLOURS["static_high"], aria=False, opacity=0.55, size=22)
         .encode(x=x, y=alt.Y("oracle:Q", title=ORACLE_TITLES.get(oracle, oracle)))
     )
     curve = (
@@ -71,7 +72,7 @@ def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float)
         .mark_line(color=POLICY_COLOURS["adaptive"], aria=False, strokeWidth=2.5)
         .encode(x=x, y="expected:Q")
     )
-    layers = [dots, curve] + ([_vertical_rule(threshold, "threshold")] if is_number(threshold) else [])
+    layers = [dots, curve] + ([_threshold_rule(threshold, points["proxy"])] if is_number(threshold) else [])
     return _finish(
         alt.layer(*layers), f"Proxy against {oracle}, {shown.height} points, with the calibration."
     )
@@ -162,10 +163,18 @@ def _thin(points: pl.DataFrame) -> pl.DataFrame:
     return points.gather_every(max(1, math.ceil(points.height / MOST_POINTS)))
 
 
-def _vertical_rule(value: float, name: str) -> AnyChart:
+def _threshold_rule(threshold: float, proxies: pl.Series) -> AnyChart:
+    """Its label stands on the side with more room."""
+    below = (proxies <= threshold).sum()
+    return _vertical_rule(threshold, "threshold", "right" if below > len(proxies) / 2 else "left")
+
+
+def _vertical_rule(value: float, name: str, align: Literal["left", "right"] = "left") -> AnyChart:
     base = alt.Chart(alt.InlineData(values=[{"at": value}])).encode(x="at:Q")
     rule = base.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=REFERENCE)
-    text = base.mark_text(text=f"{name} {value:.3g}", align="left", baseline="top", dx=5, fontSize=12)
+    text = base.mark_text(
+        text=f"{name} {value:.3g}", align=align, baseline="top", dx=5 if align == "left" else -5, fontSize=12
+    )
     return alt.layer(rule, text.encode(y=alt.value(2)))
 
 

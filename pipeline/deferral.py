@@ -4,12 +4,16 @@ The curve's y is the captured share: the oracle's sum over the escalated images 
 Random escalation captures the share it escalates, so its area is one half.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibration import Floats
+
+Bools = NDArray[np.bool_]
 
 _RESAMPLES_AT_ONCE = 100
 
@@ -25,7 +29,7 @@ def escalated_first(scores: Floats) -> NDArray[np.intp]:
     return np.argsort(np.where(np.isnan(scores), -np.inf, -scores), kind="stable")
 
 
-def agreement_curve(scores: Floats, agree: NDArray[np.bool_], rates: Floats) -> Floats:
+def agreement_curve(scores: Floats, agree: Bools, rates: Floats) -> Floats:
     """Agreement with always-high when the share `rates` (R,) with the largest scores is escalated."""
     agreeing = np.cumsum(np.concatenate([[0], agree[escalated_first(scores)]]))
     counts = np.round(rates * len(agree)).astype(int)
@@ -42,15 +46,35 @@ def gain_over_random(
     """
     if np.ptp(oracle) == 0:
         return None
+    return _bootstrap(partial(_gain, scores, oracle), len(oracle), confidence, resamples, seed)
+
+
+def agreement_over_random(
+    escalated: Bools, agree: Bools, confidence: float, resamples: int, seed: int
+) -> Interval:
+    """Agreement less what random escalation at the same rate would reach, with its interval."""
+    return _bootstrap(partial(_agreement_gain, escalated, agree), len(agree), confidence, resamples, seed)
+
+
+def _bootstrap(
+    statistic: Callable[[Floats], Floats], count: int, confidence: float, resamples: int, seed: int
+) -> Interval:
+    """Percentile bootstrap over images; `statistic` takes weights (R, count) and returns (R,)."""
     rng = np.random.default_rng(seed)
-    count = len(oracle)
     draws = []
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
         rows = min(_RESAMPLES_AT_ONCE, resamples - start)
-        draws.append(_gain(scores, oracle, rng.multinomial(count, np.full(count, 1 / count), size=rows)))
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=rows)
+        draws.append(statistic(weights.astype(np.float64)))
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(np.concatenate(draws), [tail, 1 - tail])
-    return Interval(float(_gain(scores, oracle, np.ones((1, count)))[0]), float(low), float(high))
+    return Interval(float(statistic(np.ones((1, count)))[0]), float(low), float(high))
+
+
+def _agreement_gain(escalated: Bools, agree: Bools, weights: Floats) -> Floats:
+    """Disagreements that escalation mends, less its share of all disagreements."""
+    mended = weights @ (escalated & ~agree)
+    return np.asarray((mended - weights @ escalated * (weights @ ~agree) / len(agree)) / len(agree))
 
 
 def _gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:

@@ -99,9 +99,8 @@ def summarise(deltas: pl.DataFrame) -> dict[str, Any]:
 
 def histogram(deltas: pl.DataFrame) -> pl.DataFrame:
     """Counts per bin of equal width from 0 to the maximum; `delta` is the bin's centre."""
-    counts, edges = np.histogram(
-        deltas["delta"].to_numpy(), bins=_HISTOGRAM_BINS, range=(0, deltas["delta"].max() or 1)
-    )
+    delta = deltas["delta"].to_numpy()
+    counts, edges = np.histogram(delta, bins=_HISTOGRAM_BINS, range=(0, float(delta.max()) or 1.0))
     return pl.DataFrame({"delta": (edges[1:] + edges[:-1]) / 2, "images": counts})
 
 
@@ -116,14 +115,17 @@ def _check_same_ids(
     for name, ids in ((first_name, first), (second_name, second)):
         unique, counts = np.unique(ids, return_counts=True)
         if len(unique) < len(ids):
-            raise PipelineError(f"{name}: image_id not unique: {_examples(unique[counts > 1])}; run extract again")
+            raise PipelineError(
+                f"{name}: image_id not unique: {_examples(unique[counts > 1])}; run extract again"
+            )
     if len(first) == len(second) and bool((first == second).all()):
         return
     only_first, only_second = np.setdiff1d(first, second), np.setdiff1d(second, first)
     raise PipelineError(
         f"{first_name} has {len(first)} images, {second_name} has {len(second)}; "
         f"only in {first_name}: {len(only_first)} {_examples(only_first)}, "
-        f"only in {second_name}: {len(only_second)} {_examples(only_second)}; run extract for both roles again"
+        f"only in {second_name}: {len(only_second)} {_examples(only_second)}; "
+        "run extract for both roles again"
     )
 
 

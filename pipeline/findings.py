@@ -1,16 +1,11 @@
 """What the metrics say, in tables and sentences that a terminal, a README and the report share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.measured import Document, Metrics
+from pipeline.wording import DASH, Grid, milliseconds, number, percent, points, times, words
 
-Document = Mapping[str, Any]
-
-DASH = "–"
 SCENARIOS = {
     "single_stream": "Single stream: one image at a time",
     "offline": "Offline: full batches",
@@ -18,74 +13,11 @@ SCENARIOS = {
 MEASURING_ERROR = "measuring error: beats the ideal bound"
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """The metrics folder; None or empty where an optional file is absent."""
+class Verdict(NamedTuple):
+    """A plain sentence, and whether it says what one would hope for."""
 
-    replay: Document
-    fit: Document
-    environment: Document
-    prepare: Document | None = None
-    delta: Document | None = None
-    profile: Document | None = None
-    extract: Mapping[str, Document] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of finished texts; the first column names the row, the others are right-aligned."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def require_file(path: Path, stage: str) -> Path:
-    if not path.is_file():
-        raise PipelineError(
-            f"{path}: not found; stage {stage} writes it: run dvc repro, or adaptive-vit {stage}"
-        )
-    return path
-
-
-def read_metrics(folder: Path) -> Metrics:
-    """Read the metrics JSON files; raises PipelineError where replay, fit or environment is missing."""
-    optional = {
-        name: read_json(folder / f"{name}.json")
-        for name in ("prepare", "delta", "profile")
-        if (folder / f"{name}.json").is_file()
-    }
-    return Metrics(
-        replay=read_json(require_file(folder / "replay.json", "replay")),
-        fit=read_json(require_file(folder / "fit.json", "fit")),
-        environment=read_json(require_file(folder / "environment.json", "replay")),
-        extract={
-            role: read_json(path)
-            for role in ("low", "high")
-            if (path := folder / "extract" / f"{role}.json").is_file()
-        },
-        **optional,
-    )
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def number(value: float | None, decimals: int = 2) -> str:
-    return DASH if value is None else f"{value:,.{decimals}f}"
-
-
-def percent(share: float | None) -> str:
-    return DASH if share is None else f"{100 * share:.1f} %"
-
-
-def milliseconds(value_ms: float | None) -> str:
-    """Two decimals, three below a millisecond: a GPU's forward pass must not round to 0.1."""
-    return number(value_ms, 3 if value_ms is not None and value_ms < 1 else 2)
-
-
-def times(ratio: float | None) -> str:
-    return DASH if ratio is None else f"{ratio:.2f}×"
+    text: str
+    holds: bool
 
 
 def policies_of(scenario: Document) -> dict[str, Document]:
@@ -178,8 +110,13 @@ def _speedup(scenario: Document) -> str:
 
 
 def _overhead(scenario: Document) -> str:
-    interval = _interval(scenario, "overhead_ci_low", "overhead_ci_high", percent)
-    return f"{percent(scenario.get('overhead_vs_ideal'))}{interval}"
+    """The metrics hold ratios to the ideal time; read as what comes on top of it."""
+    interval = _interval(scenario, "overhead_ci_low", "overhead_ci_high", _excess)
+    return f"{_excess(scenario.get('overhead_vs_ideal'))}{interval}"
+
+
+def _excess(ratio: float | None) -> str:
+    return DASH if ratio is None else f"{100 * (ratio - 1):.1f} %"
 
 
 def _interval(document: Document, low: str, high: str, text: Any) -> str:
@@ -188,25 +125,44 @@ def _interval(document: Document, low: str, high: str, text: Any) -> str:
     return f" (interval {text(document[low])} to {text(document[high])})"
 
 
-def describe_fit(fit: Document) -> str:
-    """Whether the proxy is worth its place, plainly."""
-    gain = fit["evaluation"].get("gain_over_random")
-    if gain is None:
-        measured = "gain undefined: the oracle gains nothing over random here either"
-    else:
-        interval = _interval(gain, "ci_low", "ci_high", number)
-        measured = f"gain {number(gain.get('value'))}{interval} on a scale from 0, random, to 1, the oracle"
-    verdict = "beats" if fit.get("beats_random") == 1 else "does NOT beat"
-    return f"The proxy {verdict} random escalation on this data: {measured}."
-
-
-def describe_agreement(fit: Document) -> str:
+def judge_fit(fit: Document) -> list[Verdict]:
+    """Is the proxy worth its place: does it find what the oracle would, and does agreement gain by it?"""
     evaluation = fit["evaluation"]
-    return (
-        f"Evaluation split: {percent(evaluation.get('escalation_rate'))} escalated, "
-        f"agreement {percent(evaluation.get('agreement'))} "
-        f"(random {percent(evaluation.get('random_agreement'))}, "
-        f"oracle {percent(evaluation.get('oracle_agreement'))})."
+    return [
+        _judge_order(evaluation.get("gain_over_random"), fit.get("beats_random") == 1),
+        _judge_agreement(evaluation),
+    ]
+
+
+def _judge_order(gain: Document | None, beats_random: bool) -> Verdict:
+    if gain is None:
+        return Verdict(
+            "The proxy does NOT beat random escalation on this data: gain undefined, since the oracle is "
+            "the same for every image.",
+            False,
+        )
+    measured = f"gain {number(gain.get('value'))}{_interval(gain, 'ci_low', 'ci_high', number)}"
+    if beats_random:
+        found = "beats random escalation at finding what the oracle would"
+    else:
+        found = "does NOT beat random escalation on this data"
+    return Verdict(f"The proxy {found}: {measured}, where 0 is random and 1 the oracle.", beats_random)
+
+
+def _judge_agreement(evaluation: Document) -> Verdict:
+    agreement, random = evaluation.get("agreement"), evaluation.get("random_agreement")
+    difference = evaluation.get("agreement_over_random")
+    if difference is None:
+        holds = agreement is not None and random is not None and agreement > random
+        measured = ""
+    else:
+        holds = difference["ci_low"] > 0
+        measured = f", {points(difference['value'])}{_interval(difference, 'ci_low', 'ci_high', points)}"
+    return Verdict(
+        f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "
+        f"{'above' if holds else 'NOT above'} random escalation's {percent(random)}{measured}; "
+        f"the oracle's is {percent(evaluation.get('oracle_agreement'))}.",
+        holds,
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.calibration import (
     learn_direction,
     rank_correlation,
 )
-from pipeline.deferral import agreement_curve, gain_over_random
+from pipeline.deferral import agreement_curve, agreement_over_random, gain_over_random
 from pipeline.embeddings import CONDITIONS, measure_proxy, read_set_fingerprint
 from pipeline.errors import PipelineError
 from pipeline.oracles import ORACLES
@@ -45,7 +45,9 @@ def read_samples(low: Path, deltas: Path, params: FitParams) -> pl.DataFrame:
     """
     if read_fingerprint(deltas).get("low") != read_set_fingerprint(low, "low"):
         raise PipelineError(f"{deltas}: made from other low embeddings than {low}; run delta again")
-    table = pl.from_arrow(read_table(deltas, ["image_id", "split", "delta", "agree", "low_correct", "high_correct"]))
+    table = pl.from_arrow(
+        read_table(deltas, ["image_id", "split", "delta", "agree", "low_correct", "high_correct"])
+    )
     assert isinstance(table, pl.DataFrame)
     ids, values = measure_proxy(low, params.proxy)
     proxies = pl.DataFrame({"image_id": ids, "proxy": values})
@@ -109,7 +111,8 @@ def _judge(
     agree = samples["agree"].to_numpy()
     scores, escalated = score(proxy, policy.direction), decide(policy, proxy)
     rate = float(escalated.mean())
-    gain = gain_over_random(scores, oracle, params.threshold.confidence, params.bootstrap, params.seed)
+    draw = (params.threshold.confidence, params.bootstrap, params.seed)
+    gain = gain_over_random(scores, oracle, *draw)
     error = np.abs(expected_oracle(calibration, scores) - oracle).mean()
     evaluation = {
         "images": len(samples),
@@ -120,6 +123,7 @@ def _judge(
         "spearman": rank_correlation(scores, oracle),
         "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
         "calibration_error": float(error),
+        "agreement_over_random": agreement_over_random(escalated, agree, *draw)._asdict(),
         "gain_over_random": gain._asdict() if gain else None,
         **_with_labels(samples, escalated),
     }

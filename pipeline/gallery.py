@@ -23,14 +23,14 @@ class Picture:
 
 
 def pick_extremes(deltas: pl.DataFrame, count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows of the `count` largest deltas, largest first, and of the smallest, smallest first; ties by image_id."""
+    """Rows of the `count` largest deltas, largest first, and of the smallest, smallest first."""
     largest = deltas.sort("delta", "image_id", descending=[True, False]).head(count)
     return largest, deltas.sort("delta", "image_id").head(count)
 
 
 def load_pictures(images: Path, rows: pl.DataFrame, escalated: Mapping[str, bool]) -> list[Picture]:
     """The pictures of `rows` (columns image_id, delta, agree), in their order."""
-    classes = {wnid: words for wnid, words in read_fingerprint(images).get("classes", [])}
+    classes = dict(read_fingerprint(images).get("classes", []))
     found = _find_images(images, set(rows["image_id"]))
     return [
         Picture(

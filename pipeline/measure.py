@@ -23,6 +23,7 @@ from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.tables import iter_batches
 from pipeline.timing import Floats, settle
 
+
 @dataclass(frozen=True)
 class Sample:
     """Evaluation images: ids and wnids (N,), canvases on the host, uint8 (N, 3, S, S)."""

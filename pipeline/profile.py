@@ -43,7 +43,10 @@ def profile_roles(
         for role, size_px in sizes_px.items()
     }
     ratio = np.median(latency_ms["high"]) / np.median(latency_ms["low"])
-    return costs | {"latency_ratio": float(ratio), "flops_ratio": costs["high"]["gflops"] / costs["low"]["gflops"]}
+    return costs | {
+        "latency_ratio": float(ratio),
+        "flops_ratio": costs["high"]["gflops"] / costs["low"]["gflops"],
+    }
 
 
 def count_flops(model: TracedViT, size_px: int) -> int:

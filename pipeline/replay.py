@@ -15,7 +15,7 @@ from pipeline.timing import Floats, bootstrap_blocks, is_stable, speedup_bound, 
 
 # Columns of the block totals: milliseconds of the three policies, images escalated, images.
 _LOW, _HIGH, _ADAPTIVE, _ESCALATED, _IMAGES = range(5)
-_PERCENTILES = np.arange(1, 100)
+_PERCENTILES = np.arange(1.0, 100.0)
 
 
 class Replayed(NamedTuple):
@@ -24,35 +24,6 @@ class Replayed(NamedTuple):
     metrics: dict[str, Any]
     table: pa.Table
     latency: dict[str, list[float]]
-
-
-def replay(
-    bench: Bench,
-    sample: Sample,
-    fitted: Mapping[str, bool],
-    params: ReplayParams,
-    on_progress: Callable[[int], None],
-) -> Replayed:
-    """Time every scenario. `fitted`: fit's decision by image_id, to be compared with those made here."""
-    # In processes of their own, and first, before this one holds engines.
-    few = sample.canvases[: bench.batch_size]
-    memory = {scenario: measure_memory(bench, few, scenario) for scenario in params.scenarios}
-    cascade = bench.build(("low", "high"))
-    truth = true_classes(sample.wnids, bench.weights.classes)
-    expected = np.array([fitted[image_id] for image_id in sample.image_ids])
-    metrics: dict[str, Any] = {}
-    tables, latency = [], {}
-    for scenario in params.scenarios:
-        records, settled = measure_scenario(scenario, cascade, sample, params, on_progress)
-        summary = summarise_scenario(scenario, records, settled, truth, params)
-        for name in POLICIES:
-            summary[name]["peak_memory_mb"] = memory[scenario][name]
-        summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
-        metrics[scenario] = summary
-        tables.append(records_table(scenario, sample.image_ids, records))
-        if scenario == "single_stream" or not latency:
-            latency = latency_percentiles(records)
-    return Replayed(metrics, pa.concat_tables(tables), latency)
 
 
 def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray[np.int64] | None:
@@ -76,7 +47,7 @@ def summarise_scenario(
     the classes. within_bound is 0 where even the interval's end beats what a cascade can do.
     """
     totals = block_totals(records)
-    low_ms, high_ms, adaptive_ms, escalated, images = totals.sum(axis=0)
+    low_ms, high_ms, _, escalated, images = totals.sum(axis=0)
     draw = (params.confidence, params.bootstrap, params.seed)
     speedup = bootstrap_blocks(_speedup, totals, *draw)
     overhead = bootstrap_blocks(_overhead, totals, *draw)
@@ -126,7 +97,7 @@ def records_table(
 def latency_percentiles(records: Mapping[PolicyName, Records]) -> dict[str, list[float]]:
     """Columns of metrics/plots/latency.csv: percentile, then milliseconds of each policy."""
     columns = {name: np.percentile(records[name].latency_ms, _PERCENTILES) for name in POLICIES}
-    return {"percentile": _PERCENTILES.tolist(), **{name: list(values) for name, values in columns.items()}}
+    return {"percentile": list(_PERCENTILES), **{name: list(values) for name, values in columns.items()}}
 
 
 def _summarise_policy(
@@ -158,3 +129,33 @@ def _speedup(totals: Floats) -> Floats:
 def _overhead(totals: Floats) -> Floats:
     rate = totals[:, _ESCALATED] / totals[:, _IMAGES]
     return np.asarray(totals[:, _ADAPTIVE] / (totals[:, _LOW] + rate * totals[:, _HIGH]))
+
+
+def replay(
+    bench: Bench,
+    sample: Sample,
+    fitted: Mapping[str, bool],
+    params: ReplayParams,
+    on_progress: Callable[[int], None],
+) -> Replayed:
+    """Time every scenario. `fitted`: fit's decision by image_id, to be compared with those made here."""
+    # In processes of their own, and first, before this one holds engines.
+    few = sample.canvases[: bench.batch_size]
+    memory = {scenario: measure_memory(bench, few, scenario) for scenario in params.scenarios}
+    cascade = bench.build(("low", "high"))
+    truth = true_classes(sample.wnids, bench.weights.classes)
+    expected = np.array([fitted[image_id] for image_id in sample.image_ids])
+    metrics: dict[str, Any] = {}
+    tables: list[pa.Table] = []
+    latency: dict[str, list[float]] = {}
+    for scenario in params.scenarios:
+        records, settled = measure_scenario(scenario, cascade, sample, params, on_progress)
+        summary = summarise_scenario(scenario, records, settled, truth, params)
+        for name in POLICIES:
+            summary[name]["peak_memory_mb"] = memory[scenario][name]
+        summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
+        metrics[scenario] = summary
+        tables.append(records_table(scenario, sample.image_ids, records))
+        if scenario == "single_stream" or not latency:
+            latency = latency_percentiles(records)
+    return Replayed(metrics, pa.concat_tables(tables), latency)

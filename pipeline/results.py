@@ -2,16 +2,15 @@
 
 from pipeline.errors import PipelineError
 from pipeline.findings import (
-    Grid,
-    Metrics,
-    describe_agreement,
-    describe_fit,
     describe_scenario,
     describe_speed,
+    judge_fit,
     list_conditions,
     policy_grid,
     scenarios_of,
 )
+from pipeline.measured import Metrics
+from pipeline.wording import Grid
 
 BEGIN = "<!-- results:begin -->"
 END = "<!-- results:end -->"
@@ -23,7 +22,7 @@ def format_terminal(metrics: Metrics) -> str:
     for name, scenario in scenarios_of(metrics).items():
         parts += [describe_scenario(name, scenario), "", *_aligned(policy_grid(scenario)), ""]
         parts += [*describe_speed(scenario), ""]
-    parts += [describe_fit(metrics.fit), describe_agreement(metrics.fit), "", _conditions_line(metrics)]
+    parts += [*(verdict.text for verdict in judge_fit(metrics.fit)), "", _conditions_line(metrics)]
     return "\n".join(parts) + "\n"
 
 
@@ -33,7 +32,7 @@ def format_markdown(metrics: Metrics) -> str:
     for name, scenario in scenarios_of(metrics).items():
         parts += [f"**{describe_scenario(name, scenario)}**", "", *_piped(policy_grid(scenario)), ""]
         parts += [*(f"- {line}" for line in describe_speed(scenario)), ""]
-    parts += [f"**{_escaped(describe_fit(metrics.fit))}**", _escaped(describe_agreement(metrics.fit)), ""]
+    parts += [*(f"- **{_escaped(verdict.text)}**" for verdict in judge_fit(metrics.fit)), ""]
     parts += [_escaped(_conditions_line(metrics))]
     return "\n".join(parts) + "\n"
 

@@ -93,21 +93,23 @@ def open_table(path: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run the stage that writes it (see dvc.yaml)") from None
     except (OSError, pa.ArrowInvalid) as error:
-        raise PipelineError(f"{path}: not a whole Parquet file ({_first_line(error)}); write it again") from None
+        raise PipelineError(
+            f"{path}: not a whole Parquet file ({_first_line(error)}); write it again"
+        ) from None
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:
     with open_table(path) as file:
         metadata = file.schema_arrow.metadata or {}
     if _FINGERPRINT not in metadata:
-        raise PipelineError(f"{path}: carries no fingerprint; expected a table that a stage of this project wrote")
+        raise PipelineError(
+            f"{path}: carries no fingerprint; expected a table that a stage of this project wrote"
+        )
     fingerprint: dict[str, Any] = json.loads(metadata[_FINGERPRINT])
     return fingerprint
 
 
-def iter_batches(
-    path: Path, columns: Sequence[str], rows: int = ROW_GROUP_ROWS
-) -> Iterator[pa.RecordBatch]:
+def iter_batches(path: Path, columns: Sequence[str], rows: int = ROW_GROUP_ROWS) -> Iterator[pa.RecordBatch]:
     """Batches of at most `rows`; memory stays that of one row group. A damaged page raises PipelineError."""
     with open_table(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]

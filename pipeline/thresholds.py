@@ -63,7 +63,9 @@ def _warnings(rule: ThresholdParams, scores: Floats, value: float) -> list[str]:
     if rate == 0:
         found.append("no calibration image is escalated: adaptive inference equals static low")
     if rate == 1:
-        found.append("every calibration image is escalated: adaptive inference equals static high, plus the low pass")
+        found.append(
+            "every calibration image is escalated: adaptive inference equals static high, plus the low pass"
+        )
     if rule.rule == "escalation_rate" and abs(rate - rule.value) > 0.5 / len(scores) + 1e-12:
         found.append(
             f"ties in the proxy: the threshold escalates {rate:.4f} of the calibration images, "

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -53,6 +53,9 @@ class Weights:
 
 class TracedViT(nn.Module):
     """`static_vit` at one image size; takes uint8 (B, 3, size, size), returns a `Pass`."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()

@@ -33,6 +33,6 @@ class _Stages(click.Group):
 
 
 @click.group(cls=_Stages, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="adaptive-vit")
+@click.version_option(package_name="adaptive-vit", prog_name="adaptive-vit")
 def main() -> None:
     """Find out, for a Vision Transformer and a data set, when high resolution matters."""

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline.engine import TRANSFORM, EagerEngine
-from pipeline.extract import Tally, extract
+from pipeline.extract import extract
 from pipeline.files import sha256_of, write_json
 from pipeline.memory import process_peak_mb
 from pipeline.params.extract import ExtractParams
@@ -17,6 +17,7 @@ from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.runtime import RuntimeParams
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import count_rows
+from pipeline.tally import Tally
 from pipeline.vit import DEPTH, Weights, load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress

@@ -34,19 +34,26 @@ def main(params: ParamsFile, low: Path, deltas: Path, policy: Path, metrics: Pat
 
 def _sentence(metrics: dict[str, Any], settings: FitParams) -> str:
     judged = metrics["evaluation"]
-    gain = judged["gain_over_random"]
-    if gain is None:
-        verdict = f"{settings.oracle} is the same for every evaluation image: no order of escalation is better"
-    else:
-        says = "beats" if metrics["beats_random"] else "does NOT beat"
-        verdict = (
-            f"{settings.proxy} {says} random escalation: gain {gain['value']:+.3f} "
-            f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] (0 random, 1 oracle)"
-        )
-    return (
-        f"fit: threshold {metrics['threshold']:.6g}, evaluation escalates {judged['escalation_rate']:.4f}, "
-        f"agreement {judged['agreement']:.4f} (random {judged['random_agreement']:.4f})\nfit: {verdict}"
+    return "\n".join(
+        [
+            f"fit: threshold {metrics['threshold']:.6g}; "
+            f"evaluation escalates {judged['escalation_rate']:.4f}, agreement {judged['agreement']:.4f}, "
+            + _compare(judged["agreement_over_random"], "random escalation"),
+            f"fit: {settings.proxy} on {settings.oracle}: " + _verdict(judged["gain_over_random"]),
+        ]
     )
+
+
+def _verdict(gain: dict[str, float] | None) -> str:
+    if gain is None:
+        return "the oracle is the same for every evaluation image, so no order of escalation is better"
+    return _compare(gain, "random escalation") + " (0 random, 1 oracle)"
+
+
+def _compare(gain: dict[str, float], other: str) -> str:
+    low, high = gain["ci_low"], gain["ci_high"]
+    says = "beats" if low > 0 else "is WORSE than" if high < 0 else "does NOT beat"
+    return f"{says} {other}: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 if __name__ == "__main__":

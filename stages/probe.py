@@ -1,4 +1,4 @@
-"""Note what DVC cannot see by itself: the machine, and the files outside its graph that the parameters name."""
+"""Note what DVC cannot see by itself: the machine, and the outside files that the parameters name."""
 
 from pathlib import Path
 from typing import Any

@@ -17,7 +17,9 @@ from stages.common import ParamsFile, path_option, stage_command
 @stage_command("runtime")
 @path_option("machine", "data/probe/machine.json", "Description of this machine.")
 @path_option("metrics", "metrics/profile.json", "Metrics to write: ms, GFLOP, parameters, MB.")
-@click.option("--runs", type=click.IntRange(30), default=100, show_default=True, help="Timed passes per role.")
+@click.option(
+    "--runs", type=click.IntRange(30), default=100, show_default=True, help="Timed passes per role."
+)
 def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
     """Measure the forward pass alone, one image at a time: latency, FLOPs, parameters, peak memory."""
     sizes = params.section("resolutions", ResolutionParams)

@@ -88,13 +88,14 @@ def _print(result: Replayed) -> None:
     for scenario, numbers in result.metrics.items():
         speedup = numbers["speedup_vs_static_high"]
         click.echo(
-            f"{scenario}: speed-up {speedup['median']:.3f} [{speedup['ci_low']:.3f}, {speedup['ci_high']:.3f}], "
+            f"{scenario}: speed-up {speedup['median']:.3f} "
+            f"[{speedup['ci_low']:.3f}, {speedup['ci_high']:.3f}], "
             f"ideal bound {numbers['speedup_bound']:.3f}, overhead {numbers['overhead_vs_ideal']:.3f}"
         )
         if not numbers["within_bound"]:
-            click.echo(f"Warning: {scenario} beats the ideal bound: a measuring error, not a result", err=True)
+            click.echo(f"Warning: {scenario} beats the ideal bound: a measuring error", err=True)
         if not numbers["stable"]:
-            click.echo(f"Warning: {scenario} did not settle; timings are marked unstable", err=True)
+            click.echo(f"Warning: {scenario} did not settle; its timings are marked unstable", err=True)
 
 
 if __name__ == "__main__":

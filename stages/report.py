@@ -26,3 +26,7 @@ def main(
     with whole_file(report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     click.echo(f"{report}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

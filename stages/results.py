@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.files import whole_file
-from pipeline.findings import read_metrics
+from pipeline.measured import read_metrics
 from pipeline.results import format_markdown, format_terminal, replace_results
 from stages.common import ParamsFile, path_option, stage_command
 
@@ -28,3 +28,7 @@ def main(params: ParamsFile, metrics: Path, readme: Path | None, markdown: bool)
         click.echo(f"{readme}: results replaced")
         return
     click.echo(format_markdown(found) if markdown else format_terminal(found), nl=False)
+
+
+if __name__ == "__main__":
+    main()

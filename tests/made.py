@@ -64,7 +64,9 @@ def images_table(path: Path, count: int, wnids: tuple[str, ...] = ("n1", "n2")) 
         "label": [i % len(wnids) for i in rows],
         "jpeg": [jpeg(i, mode="L" if i % 5 == 0 else "RGB") for i in rows],
     }
-    write_table(path, pa.table(columns, schema=IMAGES), {"kind": "images", "classes": [[w, w] for w in wnids]})
+    write_table(
+        path, pa.table(columns, schema=IMAGES), {"kind": "images", "classes": [[w, w] for w in wnids]}
+    )
     return path
 
 

@@ -185,13 +185,13 @@ def test_stage_lists_the_first_twenty_and_counts_the_rest(project: Path) -> None
     assert "and 2 more" in result.stderr
 
 
-def test_stage_names_the_nearest_key(project: Path) -> None:  # noqa: ARG001
+def test_stage_names_the_nearest_key(project: Path) -> None:
     result = invoke("--set", "data.on_brokn=skip")
     assert result.exit_code == 1
     assert "data.on_brokn: unknown key; did you mean 'on_broken'?" in result.stderr
 
 
-def test_stage_without_an_archive(project: Path) -> None:  # noqa: ARG001
+def test_stage_without_an_archive(project: Path) -> None:
     result = invoke()
     assert result.exit_code == 1
     assert "a.zip: not found; run the stage that writes it" in result.stderr

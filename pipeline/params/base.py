@@ -27,12 +27,12 @@ def check_section_names(document: Mapping[str, Any], where: str) -> None:
             raise PipelineError(f"{where}: unknown section {name!r}; {_nearest(name, SECTION_NAMES)}")
 
 
-def read_section(
-    document: Mapping[str, Any], name: str, kind: type[SectionType], where: str
-) -> SectionType:
+def read_section(document: Mapping[str, Any], name: str, kind: type[SectionType], where: str) -> SectionType:
     """Validate `document[name]` as `kind`; raises PipelineError naming every faulty key."""
     if name not in document:
-        raise PipelineError(f"{where}: section {name!r} is missing; expected one of its own for {kind.__name__}")
+        raise PipelineError(
+            f"{where}: section {name!r} is missing; expected one of its own for {kind.__name__}"
+        )
     try:
         return kind.model_validate(document[name])
     except ValidationError as error:

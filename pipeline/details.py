@@ -1,0 +1,73 @@
+"""The report's side tables: the data, the deltas, the cost of a pass, and the extraction."""
+
+from collections.abc import Iterator
+
+from pipeline.measured import Document, Metrics
+from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
+
+
+def _delta_grid(summary: Document) -> Grid:
+    accuracy, delta = summary.get("accuracy", {}), summary["delta"]
+    rows = [(f"delta {key}", number(delta[key], 3)) for key in delta]
+    rows += [("agreement of low with high", percent(summary.get("agreement")))]
+    rows += [(f"accuracy {role}", percent(accuracy.get(role))) for role in ("low", "high")]
+    rows += [(f"{key} rate", percent(summary.get(f"{key}_rate"))) for key in ("benefit", "breakage")]
+    return Grid(("measure", "value"), tuple(rows))
+
+
+def _profile_grid(profile: Document) -> Grid:
+    header = ("role", "size px", "tokens", "p50 ms", "p90 ms", "GFLOPs", "parameters", "peak MB")
+    rows = [
+        (
+            role,
+            number(cost.get("size_px"), 0),
+            number(cost.get("tokens"), 0),
+            milliseconds(cost["latency_ms"].get("p50")),
+            milliseconds(cost["latency_ms"].get("p90")),
+            number(cost.get("gflops")),
+            number(cost.get("parameters"), 0),
+            number(cost.get("peak_memory_mb"), 0),
+        )
+        for role in ("low", "high")
+        if (cost := profile.get(role))
+    ]
+    ratios = times(profile.get("latency_ratio")), times(profile.get("flops_ratio"))
+    rows.append(("high / low", DASH, DASH, ratios[0], DASH, ratios[1], DASH, DASH))
+    return Grid(header, tuple(rows))
+
+
+def _extract_grid(metrics: Metrics) -> Grid:
+    steps = ("reader", "forward", "writer", "total")
+    header = (
+        "role",
+        "images",
+        *(f"{step} images/s" for step in steps),
+        "wall s",
+        "peak MB",
+        "batch",
+        "resumed",
+    )
+    rows = [
+        (
+            role,
+            number(run.get("images"), 0),
+            *(number(run.get(step, {}).get("images_per_s"), 0) for step in steps),
+            number(run.get("total", {}).get("wall_s"), 1),
+            *(number(run.get(key), 0) for key in ("peak_memory_mb", "batch_size", "resumed_images")),
+        )
+        for role, run in metrics.extract.items()
+    ]
+    return Grid(header, tuple(rows))
+
+
+def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
+    """(title, table) of what was counted and measured besides the replay; absent files are left out."""
+    if metrics.delta:
+        yield "Low against high", _delta_grid(metrics.delta)
+    if metrics.prepare:
+        counts = {**metrics.prepare.get("images", {}), "classes": metrics.prepare.get("classes")}
+        yield "Images", Grid(("count", "number"), tuple((key, number(counts[key], 0)) for key in counts))
+    if metrics.profile:
+        yield "Cost of a forward pass", _profile_grid(metrics.profile)
+    if metrics.extract:
+        yield "Extraction", _extract_grid(metrics)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from pipeline.cascade import Bench, Cascade
+from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, decide
+from pipeline.proxies import cls_change
+from tests.made import canvases, engine, policy, runtime, weights
+
+IMAGES = canvases(11)
+PROXY = cls_change(engine(32).run(IMAGES).trace, None).numpy().astype(float)
+MIDDLE = float(np.sort(PROXY)[5:7].mean())
+
+
+def cascade(threshold, batch_size, direction=1):
+    return Cascade({"low": engine(32), "high": engine(64)}, policy(threshold, direction), batch_size)
+
+
+def test_static_policies_answer_with_one_engine():
+    low = cascade(0, 4).answer("static_low", IMAGES)
+    high = cascade(0, 4).answer("static_high", IMAGES)
+    assert low.top1.tolist() == engine(32).run(IMAGES).logits.argmax(1).tolist()
+    assert high.top1.tolist() == engine(64).run(IMAGES).logits.argmax(1).tolist()
+    assert not low.escalated.any()
+    assert high.escalated.all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 11, 64])
+def test_batches_answer_as_one_image_at_a_time_in_the_order_of_the_input(batch_size):
+    batched = cascade(MIDDLE, batch_size).answer("adaptive", IMAGES)
+    single = [cascade(MIDDLE, 1).answer("adaptive", image[None]) for image in IMAGES]
+    assert batched.escalated.tolist() == [bool(answer.escalated[0]) for answer in single]
+    assert batched.top1.tolist() == [int(answer.top1[0]) for answer in single]
+
+
+def test_adaptive_takes_high_where_it_escalates_and_low_elsewhere():
+    answers = cascade(MIDDLE, 4).answer("adaptive", IMAGES)
+    low = cascade(MIDDLE, 4).answer("static_low", IMAGES).top1
+    high = cascade(MIDDLE, 4).answer("static_high", IMAGES).top1
+    assert answers.escalated.sum() == 5
+    assert answers.top1.tolist() == np.where(answers.escalated, high, low).tolist()
+
+
+def test_decisions_are_those_of_fit():
+    """fit decides on the NumPy proxy of the stored trace, the cascade on the torch proxy of its own pass."""
+    for direction, threshold in ((1, MIDDLE), (-1, -MIDDLE)):
+        made = policy(threshold, direction)
+        answers = Cascade({"low": engine(32), "high": engine(64)}, made, 4).answer("adaptive", IMAGES)
+        trace = engine(32).run(IMAGES).trace.numpy()
+        assert answers.escalated.tolist() == decide(made, cls_change(trace, None)).tolist()
+
+
+class Counting:
+    def __init__(self, inner):
+        self.inner, self.sizes = inner, []
+
+    def upload(self, images):
+        return self.inner.upload(images)
+
+    def run(self, images):
+        self.sizes.append(len(images))
+        return self.inner.run(images)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "high_sizes"), [(NEVER_ESCALATE, []), (MIDDLE, [4, 1]), (ALWAYS_ESCALATE, [4, 4, 3])]
+)
+def test_the_high_pass_runs_in_full_batches_and_only_where_needed(threshold, high_sizes):
+    low, high = Counting(engine(32)), Counting(engine(64))
+    Cascade({"low": low, "high": high}, policy(threshold), 4).answer("adaptive", IMAGES)
+    assert low.sizes == [4, 4, 3]
+    assert high.sizes == high_sizes
+
+
+def test_a_bench_builds_only_what_is_asked_for():
+    bench = Bench(weights(), {"low": 32, "high": 64}, runtime(), policy(0.0), 4)
+    assert bench.build(("low",)).engines.keys() == {"low"}
+    assert bench.build(("low", "high")).engines["high"].size_px == 64

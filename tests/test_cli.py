@@ -1,0 +1,98 @@
+"""The command line: help, parameters, errors, the lock, and progress where there is no terminal."""
+
+import fcntl
+import importlib
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from stages import progress
+from stages.cli import STAGES, main
+from stages.common import LOCKS
+
+
+def invoke(*words):
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_shows_paths_defaults_and_the_common_options(stage):
+    found = invoke(stage, "--help")
+    assert found.exit_code == 0
+    for option in ("--params", "--set", "--debug", "--version"):
+        assert option in found.output
+    assert "[default: params.yaml]" in found.output
+    command = importlib.import_module(f"stages.{stage}").main
+    for option in command.params:
+        if isinstance(option.type, click.Path) and isinstance(option.default, str):
+            assert str(option.default) in found.output.replace("\n", " ")
+
+
+def test_the_group_lists_every_stage():
+    output = invoke("--help").output
+    assert all(f"  {stage} " in output for stage in STAGES)
+    assert invoke("--version").output.startswith("adaptive-vit, version ")
+    assert invoke("nonsense").exit_code == 2
+
+
+def test_a_missing_input_is_one_sentence_without_a_traceback(project):
+    found = invoke("delta")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("Error: data/embeddings/low: holds no part-*.parquet; run extract")
+    assert "Traceback" not in found.stderr
+
+
+def test_debug_shows_where(project):
+    assert isinstance(invoke("delta", "--debug").exception, Exception)
+    assert not isinstance(invoke("delta", "--debug").exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("threshold.vlaue=0.3", "fit.threshold.vlaue: unknown key; did you mean 'value'?"),
+        ("fit.threshold.value=2", "rule escalation_rate needs a value from 0 to 1, not 2"),
+        ("threshold.value", "expected KEY=VALUE"),
+        ("bootstrap.deep=1", "'bootstrap' is a value, not a section"),
+    ],
+)
+def test_set_is_validated_like_the_file(project, override, message):
+    found = invoke("fit", "--set", override)
+    assert found.exit_code == 1
+    assert message in found.stderr
+
+
+def test_an_unknown_section_in_the_file_is_named(project):
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "\nrunntime: {}\n")
+    assert "unknown section 'runntime'; did you mean 'runtime'?" in invoke("fit").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected sections of key")]
+)
+def test_a_file_that_holds_no_parameters_is_named(project, text, message):
+    (project / "other.yaml").write_text(text)
+    assert message in invoke("fit", "--params", "other.yaml").stderr
+    assert "gone.yaml: not found" in invoke("fit", "--params", "gone.yaml").stderr
+
+
+def test_a_stage_that_runs_already_is_not_run_twice(project):
+    LOCKS.mkdir(parents=True)
+    with (LOCKS / "delta.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("12345")
+        held.flush()
+        found = invoke("delta")
+    assert found.exit_code == 1
+    assert "running already (process 12345)" in found.stderr
+
+
+def test_progress_without_a_terminal_is_plain_lines_at_intervals(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 11.0, 12.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress("read", 40, "images") as advance:
+        for _ in range(4):
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["read: 20 of 40 images, 2 images/s", "read: 40 of 40 images, 2 images/s"]

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.embeddings import iter_embeddings, measure_proxy
+from pipeline.errors import PipelineError
+from pipeline.extract import _forward, check_finite, extract, find_finished
+from pipeline.images import decode_canvas
+from pipeline.proxies import cls_change
+from pipeline.reader import read_batches
+from pipeline.tables import count_rows, vectors
+from pipeline.tally import Tally
+from pipeline.vit import Pass
+from tests.made import engine, images_table, jpeg
+
+FINGERPRINT = {"role": "low", "trace_states": 13}
+
+
+@pytest.fixture
+def images(tmp_path):
+    return images_table(tmp_path / "images.parquet", 10)
+
+
+def run(images, folder, on_progress=lambda _: None, size_px=32, batch_size=3, shard_images=4):
+    return extract(images, folder, engine(size_px), FINGERPRINT, 64, batch_size, shard_images, on_progress)
+
+
+def test_batches_never_cross_a_shard(images):
+    batches = list(read_batches(images, set(), 64, batch_size=3, shard_images=4, tally=Tally()))
+    assert [(batch.shard, len(batch.image_ids)) for batch in batches] == [
+        (0, 3),
+        (0, 1),
+        (1, 3),
+        (1, 1),
+        (2, 2),
+    ]
+    assert [name for batch in batches for name in batch.image_ids] == [
+        f"val/val_{i:03d}.JPEG" for i in range(10)
+    ]
+
+
+def test_finished_shards_are_not_decoded(images):
+    batches = list(read_batches(images, {0, 2}, 64, batch_size=4, shard_images=4, tally=Tally()))
+    assert [batch.shard for batch in batches] == [1]
+
+
+@pytest.mark.parametrize("size_px", [32, 64])
+def test_every_value_is_that_of_a_pass_of_its_image_alone(images, tmp_path, size_px):
+    run(images, tmp_path / "set", size_px=size_px)
+    batches = list(iter_embeddings(tmp_path / "set", ["image_id", "embedding", "trace", "logits"]))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    rows = [(batch, row) for batch in batches for row in range(len(batch))]
+    for seed, (batch, row) in enumerate(rows):
+        canvas = decode_canvas(jpeg(seed, mode="L" if seed % 5 == 0 else "RGB"), 64)[None]
+        alone = engine(size_px).run(canvas)
+        assert batch["image_id"][row].as_py() == f"val/val_{seed:03d}.JPEG"
+        for name in ("embedding", "trace", "logits"):
+            np.testing.assert_allclose(
+                vectors(batch[name])[row], getattr(alone, name).numpy().reshape(-1), atol=1e-4
+            )
+
+
+def test_the_stored_trace_gives_the_proxy(images, tmp_path):
+    run(images, tmp_path / "set")
+    ids, proxy = measure_proxy(tmp_path / "set", "cls_change")
+    assert len(ids) == 10
+    canvas = decode_canvas(jpeg(1), 64)[None]
+    assert proxy[1] == pytest.approx(cls_change(engine(32).run(canvas).trace, None).item(), abs=1e-4)
+
+
+def test_a_resumed_run_gives_the_same_bytes_and_does_only_what_is_left(images, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(images, whole)
+    run(images, resumed)
+    (resumed / "part-00001.parquet").unlink()
+    progress = []
+    tally = run(images, resumed, progress.append)
+    assert (tally.images, tally.resumed_images) == (4, 6)
+    assert progress[0] == 6
+    assert sum(progress) == 10
+    for path in whole.iterdir():
+        assert (resumed / path.name).read_bytes() == path.read_bytes()
+
+
+def test_shards_of_other_settings_are_not_resumed(images, tmp_path):
+    run(images, tmp_path / "set")
+    with pytest.raises(PipelineError, match=r"part-00000.parquet: left by a run with other settings; delete"):
+        find_finished(tmp_path / "set", {"role": "high"}, 10, 4)
+    with pytest.raises(PipelineError, match="left by a run with other settings"):
+        find_finished(tmp_path / "set", FINGERPRINT, 10, 5)
+
+
+class Greedy:
+    """An engine that runs out of memory above two images."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        self.limit, self.error, self.sizes = limit, error, []
+
+    def upload(self, canvases):
+        return canvases
+
+    def run(self, canvases):
+        self.sizes.append(len(canvases))
+        if len(canvases) > self.limit:
+            raise self.error
+        return engine(32).run(canvases)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_is_counted(images, tmp_path, error):
+    greedy = Greedy(2, error)
+    tally = extract(images, tmp_path / "set", greedy, FINGERPRINT, 64, 8, 10, lambda _: None)
+    assert greedy.sizes == [8, 4, 2, 2, 2, 2, 2]
+    assert (tally.batch_size, tally.out_of_memory_halvings, tally.images) == (2, 2, 10)
+    assert count_rows(tmp_path / "set" / "part-00000.parquet") == 10
+
+
+def test_out_of_memory_at_one_image_says_so(images, tmp_path):
+    with pytest.raises(PipelineError, match="out of memory at a batch of one image"):
+        extract(images, tmp_path / "s", Greedy(0, MemoryError()), FINGERPRINT, 64, 2, 4, lambda _: None)
+
+
+def test_another_fault_of_the_engine_is_raised_as_it_is(images):
+    (batch, *_) = read_batches(images, set(), 64, 2, 4, Tally())
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        _forward(Greedy(0, RuntimeError("shape mismatch")), batch, Tally(batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value", "layer"),
+    [
+        ("trace", (1, 0, 5), float("nan"), "the embedding layer"),
+        ("trace", (1, 7, 0), float("inf"), "block 7"),
+        ("embedding", (1, 3), float("nan"), "the final norm"),
+        ("logits", (1, 9), float("-inf"), "the head"),
+    ],
+)
+def test_nan_and_infinity_name_image_and_layer(field, index, value, layer):
+    result = Pass(torch.zeros(3, 200), torch.zeros(3, 192), torch.zeros(3, 13, 192))
+    check_finite(["a", "b", "c"], result)
+    getattr(result, field)[index] = value
+    with pytest.raises(PipelineError, match=f"b: NaN or infinity after {layer};"):
+        check_finite(["a", "b", "c"], result)
+
+
+def test_a_failing_reader_stops_the_run_and_leaves_whole_shards_only(images, tmp_path, monkeypatch):
+    calls = []
+
+    def decode(data, size_px):
+        calls.append(1)
+        if len(calls) > 6:
+            raise ValueError("broken")
+        return decode_canvas(data, size_px)
+
+    monkeypatch.setattr("pipeline.reader.decode_canvas", decode)
+    with pytest.raises(PipelineError, match=r"val/val_006.JPEG: cannot be decoded \(broken\)"):
+        run(images, tmp_path / "set", batch_size=2)
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["part-00000.parquet"]
+
+
+def test_a_failing_writer_stops_the_run(images, tmp_path, monkeypatch):
+    def write(*_args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pipeline.writer.write_table", write)
+    with pytest.raises(OSError, match="No space left"):
+        run(images, tmp_path / "set")

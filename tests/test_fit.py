@@ -1,0 +1,182 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.delta import compute_deltas, to_arrow
+from pipeline.errors import PipelineError
+from pipeline.fit import fit, read_samples
+from pipeline.params.fit import FitParams
+from pipeline.policy import decide
+from pipeline.tables import read_fingerprint, write_table
+from tests.made import images_table
+from tests.sets import write_set
+
+FINGERPRINT = {
+    "low": {
+        "weights_sha256": "w",
+        "transform": "t",
+        "precision": "p",
+        "backend": "b",
+        "canvas_px": 64,
+        "size_px": 32,
+    },
+    "high": {"size_px": 64},
+}
+
+
+def params(rule="escalation_rate", value=0.25, **changes):
+    threshold = {"rule": rule, "value": value, "confidence": 0.9}
+    values = {"oracle": "delta", "proxy": "cls_change", "calibration": "isotonic", "threshold": threshold}
+    return FitParams.model_validate(values | {"bootstrap": 200, "seed": 0} | changes)
+
+
+def samples(proxy, oracle, agree=None, low_correct=None, high_correct=None):
+    """Eight rows, the first half for calibration."""
+    count = len(proxy)
+    half = count // 2
+    columns = {
+        "image_id": [f"i{k}" for k in range(count)],
+        "split": ["calibration"] * half + ["evaluation"] * (count - half),
+        "delta": np.asarray(oracle, float),
+        "agree": agree or [True] * count,
+        "low_correct": pl.Series(low_correct or [None] * count, dtype=pl.Boolean),
+        "high_correct": pl.Series(high_correct or [None] * count, dtype=pl.Boolean),
+        "proxy": np.asarray(proxy, float),
+        "oracle": np.asarray(oracle, float),
+    }
+    return pl.DataFrame(columns)
+
+
+FALLING = samples([4, 3, 2, 1, 4, 3, 2, 1], [1, 2, 3, 4, 1, 2, 3, 4], agree=[True, True, True, False] * 2)
+
+
+def test_the_direction_is_learned_and_the_right_images_escalate():
+    fitted = fit(FALLING, params(), FINGERPRINT)
+    assert fitted.policy.direction == -1
+    assert fitted.policy.threshold == -1.5
+    assert fitted.metrics["threshold_proxy"] == 1.5
+    assert decide(fitted.policy, FALLING["proxy"]).tolist() == [False, False, False, True] * 2
+    judged = fitted.metrics["evaluation"]
+    assert (judged["escalation_rate"], judged["agreement"]) == (0.25, 1.0)
+    assert judged["random_agreement"] == 0.75 + 0.25 * 0.25
+    assert judged["oracle_agreement"] == 1.0
+    assert judged["spearman"] == pytest.approx(1)
+    assert judged["auroc"] == 1.0
+    assert judged["gain_over_random"]["value"] == pytest.approx(1)
+
+
+def test_calibration_speaks_the_units_of_the_oracle():
+    fitted = fit(FALLING, params(), FINGERPRINT)
+    assert fitted.metrics["threshold_oracle"] == 3.5
+    assert fitted.metrics["evaluation"]["calibration_error"] == 0
+
+
+def test_evaluation_images_teach_nothing():
+    """Other evaluation values change the verdict, never the policy."""
+    other = FALLING.with_columns(
+        oracle=pl.when(pl.col("split") == "evaluation")
+        .then(pl.col("oracle").reverse())
+        .otherwise(pl.col("oracle"))
+    )
+    assert fit(other, params(), FINGERPRINT).policy == fit(FALLING, params(), FINGERPRINT).policy
+    assert fit(other, params(), FINGERPRINT).metrics["evaluation"]["spearman"] != pytest.approx(1)
+
+
+def test_a_proxy_without_relation_is_said_not_to_beat_random():
+    rng = np.random.default_rng(0)
+    noise = samples(rng.normal(size=400), rng.exponential(size=400))
+    assert fit(noise, params(), FINGERPRINT).metrics["beats_random"] == 0
+    informed = samples(oracle := rng.exponential(size=400), oracle + rng.normal(size=400))
+    assert fit(informed, params(), FINGERPRINT).metrics["beats_random"] == 1
+
+
+@pytest.mark.parametrize(("value", "escalated", "agreement"), [(0.0, 0.0, 0.75), (1.0, 1.0, 1.0)])
+def test_none_and_all_are_valid_results_with_a_warning(value, escalated, agreement):
+    fitted = fit(FALLING, params(value=value), FINGERPRINT)
+    assert fitted.metrics["evaluation"]["escalation_rate"] == escalated
+    assert fitted.metrics["evaluation"]["agreement"] == agreement
+    assert fitted.metrics["threshold_oracle"] is None
+    assert len(fitted.warnings) == 1
+
+
+def test_a_constant_oracle_gives_a_valid_result():
+    fitted = fit(samples([1, 2, 3, 4] * 2, [1] * 8), params(), FINGERPRINT)
+    assert fitted.metrics["evaluation"]["gain_over_random"] is None
+    assert fitted.metrics["evaluation"]["auroc"] is None
+    assert fitted.metrics["beats_random"] == 0
+
+
+def test_harm_and_accuracy_where_labels_are_known():
+    known = samples(
+        [4, 3, 2, 1] * 2,
+        [1, 2, 3, 4] * 2,
+        low_correct=[True, False, True, False] * 2,
+        high_correct=[True, True, False, True] * 2,
+    )
+    judged = fit(known, params(), FINGERPRINT).metrics["evaluation"]
+    # Only the last escalates: right, wrong (high would be right), right, right.
+    assert judged["accuracy"] == 0.75
+    assert judged["harm_rate"] == 0.25
+
+
+def test_benefit_without_labels_is_an_error_that_says_what_to_do(tmp_path):
+    low, deltas = real_tables(tmp_path)
+    with pytest.raises(PipelineError, match="fit.oracle: benefit needs labels"):
+        read_samples(low, deltas, params(oracle="benefit"))
+
+
+def real_tables(tmp_path, low_order=range(8)):
+    ids = [f"val/val_{i:03d}.JPEG" for i in range(8)]
+    rng = np.random.default_rng(0)
+    trace, values, logits = rng.normal(size=(8, 3, 2)), rng.normal(size=(8, 2)), rng.normal(size=(8, 4))
+    order = list(low_order)
+    low = write_set(
+        tmp_path / "low", "low", [ids[i] for i in order], values[order], logits[order], trace[order]
+    )
+    high = write_set(tmp_path / "high", "high", ids, values + 1, logits)
+    images = images_table(tmp_path / "images.parquet", 8)
+    table, fingerprint = compute_deltas(images, low, high)
+    write_table(tmp_path / "deltas.parquet", to_arrow(table), fingerprint)
+    return low, tmp_path / "deltas.parquet"
+
+
+def test_samples_join_on_the_id(tmp_path):
+    straight = read_samples(*real_tables(tmp_path / "a"), params())
+    shuffled = read_samples(*real_tables(tmp_path / "b", [5, 2, 7, 0, 1, 6, 3, 4]), params())
+    assert shuffled.equals(straight)
+    assert straight["oracle"].equals(straight["delta"].rename("oracle"))
+
+
+def test_deltas_of_other_embeddings_are_refused(tmp_path):
+    low, deltas = real_tables(tmp_path)
+    part = low / "part-00000.parquet"
+    other = tmp_path / "other"
+    write_set(other, "low", ["x"], [[0, 0]], [[0, 0, 0, 0]], weights_sha256="another")
+    part.unlink()
+    (other / "part-00000.parquet").rename(part)
+    with pytest.raises(PipelineError, match="made from other low embeddings"):
+        read_samples(low, deltas, params())
+
+
+def test_the_policy_records_what_it_was_made_for(tmp_path):
+    low, deltas = real_tables(tmp_path)
+    fitted = fit(read_samples(low, deltas, params()), params(), read_fingerprint(deltas))
+    assert fitted.policy.made_for == {
+        "weights_sha256": "w",
+        "transform": "t",
+        "precision": "float32",
+        "backend": "eager",
+        "canvas_px": 64,
+        "low_px": 32,
+        "high_px": 64,
+    }
+    assert fitted.policy.calibration_images == 4
+
+
+def test_plot_tables_hold_the_operating_point():
+    plots = fit(FALLING, params(), FINGERPRINT).plots
+    assert plots["proxy_delta"]["escalated"].to_list() == [0, 0, 0, 1]
+    curve = plots["deferral"]
+    assert curve["escalation_rate"].to_list()[::50] == [0.0, 0.5, 1.0]
+    assert curve.row(0)[1:] == (0.75, 0.75, 0.75)
+    assert curve.row(100)[1:] == (1.0, 1.0, 1.0)

@@ -1,0 +1,174 @@
+"""Real DVC pipelines on the sample, in a temporary clone whose folder has a space in its name."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.imports import ROOT
+
+SMALL = {
+    "source: tiny-imagenet ": "source: sample ",
+    "calibration_images: 2000": "calibration_images: 60",
+    "evaluation_images: 2000": "evaluation_images: 60",
+    "batch_size: 64": "batch_size: 16",
+    "shard_images: 1024": "shard_images: 20",
+}
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    **{
+        f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    },
+}
+
+pytestmark = pytest.mark.pipeline
+
+
+def call(folder, *words):
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def dvc(folder, *words):
+    return call(folder, sys.executable, "-m", "dvc", *words)
+
+
+def stages_run(output):
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+def commit(folder, message):
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "commit", "-qm", message)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The working tree as it is, committed in a clone, after one whole `dvc repro`; and what that said."""
+    folder = tmp_path_factory.mktemp("pipeline") / "a clone"
+    call(ROOT, "git", "clone", "-q", str(ROOT), str(folder))
+    listed = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+        else:
+            (folder / name).unlink(missing_ok=True)
+    text = (folder / "params.yaml").read_text()
+    for old, new in SMALL.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    commit(folder, "small")
+    output = dvc(folder, "repro")
+    commit(folder, "reproduced")
+    return folder, output
+
+
+def metrics(folder, name):
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def test_one_repro_makes_everything(clone):
+    folder, output = clone
+    assert stages_run(output) == {
+        *("probe", "download", "prepare", "extract@low", "extract@high"),
+        *("delta", "fit", "replay", "profile", "report"),
+    }
+    assert len(list((folder / "data/embeddings/low").iterdir())) == 6
+    assert metrics(folder, "delta")["images"] == 120
+    assert metrics(folder, "replay")["single_stream"]["images"] == 60
+    page = (folder / "data/report.html").read_text()
+    assert "adaptive" in page
+
+
+def test_the_replay_repeats_the_decisions_of_fit(clone):
+    folder, _ = clone
+    fitted, replayed = metrics(folder, "fit")["evaluation"], metrics(folder, "replay")
+    for scenario in ("single_stream", "offline"):
+        assert replayed[scenario]["decision_agreement"] == 1.0
+        assert replayed[scenario]["adaptive"]["escalation_rate"] == fitted["escalation_rate"]
+        assert replayed[scenario]["adaptive"]["agreement"] == fitted["agreement"]
+
+
+def test_only_small_files_go_into_git(clone):
+    folder, _ = clone
+    tracked = call(folder, "git", "ls-files", "data", "metrics", "models").split()
+    assert {"metrics/fit.json", "metrics/plots/deferral.csv", "models/policy.json"} <= set(tracked)
+    assert not [name for name in tracked if name.startswith("data/") and not name.endswith(".gitignore")]
+
+
+def test_a_second_repro_runs_only_the_probe_and_changes_nothing(clone):
+    folder, _ = clone
+    assert stages_run(dvc(folder, "repro")) == {"probe"}
+    assert call(folder, "git", "status", "--porcelain") == ""
+
+
+def test_another_threshold_runs_fit_replay_and_report_and_shows_in_the_diff(clone):
+    folder, _ = clone
+    ran = stages_run(dvc(folder, "exp", "run", "-S", "fit.threshold.value=0.4"))
+    assert ran == {"probe", "fit", "replay", "report"}
+    changes = json.loads(dvc(folder, "metrics", "diff", "--json"))
+    rate = changes["metrics/fit.json"]["evaluation.escalation_rate"]
+    assert rate["new"] > rate["old"] + 0.1
+    replayed = changes["metrics/replay.json"]
+    assert replayed["single_stream.adaptive.escalation_rate"]["diff"] > 0.1
+    assert replayed["single_stream.adaptive.latency_ms.mean"]["diff"] != 0
+    assert "metrics/delta.json" not in changes
+    dvc(folder, "plots", "show", "-o", "plots")
+    dvc(folder, "plots", "diff", "-o", "plots")
+    assert "fit.threshold.value" in dvc(folder, "exp", "show", "--csv")
+
+
+def test_a_misspelt_parameter_is_refused_before_anything_runs(clone):
+    folder, _ = clone
+    text = (folder / "params.yaml").read_text()
+    try:
+        (folder / "params.yaml").write_text(
+            text.replace("seed: 0  ", "sede: 0  ", 1).replace("sample ", "sample2 ")
+        )
+        command = [sys.executable, "-m", "dvc", "repro"]
+        done = subprocess.run(
+            command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert "data.sede: unknown key; did you mean 'seed'?" in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+    finally:
+        (folder / "params.yaml").write_text(text)
+
+
+def test_a_killed_extraction_resumes_and_gives_the_same_bytes(clone):
+    folder, _ = clone
+    dvc(folder, "repro", "probe")
+    embeddings = folder / "data/embeddings/high"
+    before = {path.name: path.read_bytes() for path in embeddings.iterdir()}
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "extract@high"]
+    running = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline_s = time.monotonic() + 120
+    while not list(folder.glob(".cache/extract/high-*/part-*.parquet")):
+        assert running.poll() is None, "extract ended before it could be killed"
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not embeddings.exists()
+    dvc(folder, *command[3:])
+    resumed = metrics(folder, "extract/high")["resumed_images"]
+    assert 20 <= resumed < 120
+    assert {path.name: path.read_bytes() for path in embeddings.iterdir()} == before

@@ -1,0 +1,62 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.policy import (
+    ALWAYS_ESCALATE,
+    NEVER_ESCALATE,
+    check_made_for,
+    decide,
+    escalate,
+    read_policy,
+    score,
+    write_policy,
+)
+from tests.made import policy
+
+
+def test_equal_to_the_threshold_stays_low_and_nan_escalates():
+    scores = np.array([1.0, 2.0, 2.0000001, np.nan])
+    assert escalate(scores, 2.0).tolist() == [False, False, True, True]
+
+
+def test_the_direction_turns_the_proxy():
+    assert score([1, 2], -1).tolist() == [-1.0, -2.0]
+    assert decide(policy(-1.5, direction=-1), [1.0, 2.0]).tolist() == [True, False]
+    assert decide(policy(1.5, direction=1), [1.0, 2.0]).tolist() == [False, True]
+
+
+def test_the_two_ends_hold_for_every_number_and_nan_escalates_all_the_same():
+    extreme = np.array([-1e308, 0.0, 1e308, np.nan])
+    assert escalate(extreme, NEVER_ESCALATE).tolist() == [False, False, False, True]
+    assert escalate(extreme, ALWAYS_ESCALATE).tolist() == [True, True, True, True]
+
+
+def test_a_policy_survives_its_file_bit_for_bit(tmp_path):
+    original = policy(0.1 + 0.2)
+    write_policy(tmp_path / "policy.json", original)
+    assert read_policy(tmp_path / "policy.json") == original
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "not a policy of format 1"),
+        ({"treshold": 1}, "missing or unknown keys treshold"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(tmp_path, change, message):
+    path = tmp_path / "policy.json"
+    write_policy(path, policy(1.0))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(PipelineError, match=message):
+        read_policy(path)
+
+
+def test_other_conditions_are_refused_by_name():
+    made = policy(1.0).__class__(**{**policy(1.0).__dict__, "made_for": {"precision": "float32"}})
+    check_made_for(made, {"precision": "float32"})
+    with pytest.raises(PipelineError, match="fitted with precision = float32, this run has bfloat16"):
+        check_made_for(made, {"precision": "bfloat16"})

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+
+from pipeline.cascade import POLICIES, Answers, Bench
+from pipeline.measure import Records, measure_scenario, read_sample
+from pipeline.params.replay import ReplayParams
+from pipeline.policy import decide
+from pipeline.proxies import cls_change
+from pipeline.replay import (
+    block_totals,
+    latency_percentiles,
+    records_table,
+    replay,
+    summarise_scenario,
+    true_classes,
+)
+from pipeline.tables import REPLAY
+from tests.made import engine, images_table, policy, runtime, weights
+
+PARAMS = ReplayParams(
+    scenarios=["single_stream", "offline"],
+    images=None,
+    single_stream_block=2,
+    offline_block=4,
+    warmup_windows=3,
+    stable_within=0.05,
+    confidence=0.9,
+    bootstrap=200,
+    seed=0,
+)
+BLOCKS = np.array([0, 0, 1, 1])
+
+
+def record(latency_ms, top1, escalated):
+    answers = Answers(np.array(top1), np.array(escalated, dtype=bool))
+    return Records(np.array(latency_ms, dtype=float), BLOCKS, answers)
+
+
+def records(adaptive_ms=(3.5, 3.5, 15, 3.5)):
+    return {
+        "static_low": record([3, 3, 3, 3], [1, 1, 1, 1], [0, 0, 0, 0]),
+        "static_high": record([10, 10, 10, 10], [1, 2, 3, 1], [1, 1, 1, 1]),
+        "adaptive": record(adaptive_ms, [1, 1, 3, 1], [0, 0, 1, 0]),
+    }
+
+
+def test_totals_per_block():
+    assert block_totals(records()).tolist() == [[6, 20, 7, 0, 2], [6, 20, 18.5, 1, 2]]
+
+
+def test_summary_by_hand():
+    found = summarise_scenario("single_stream", records(), True, None, PARAMS)
+    assert found["adaptive"]["latency_ms"] == {"mean": 6.375, "p50": 3.5}
+    assert found["adaptive"]["images_per_s"] == pytest.approx(1000 / 6.375)
+    assert found["adaptive"]["escalation_rate"] == 0.25
+    assert found["adaptive"]["agreement"] == 0.75
+    assert found["static_low"]["agreement"] == 0.5
+    assert found["static_high"]["agreement"] == 1.0
+    assert found["speedup_bound"] == pytest.approx(1 / (3 / 10 + 0.25))
+    assert found["overhead_vs_ideal"] == pytest.approx(6.375 / (3 + 0.25 * 10))
+    assert (found["within_bound"], found["stable"], found["images"], found["blocks"]) == (1, 1, 4, 2)
+    assert "accuracy" not in found["adaptive"]
+
+
+def test_a_result_that_beats_the_bound_is_marked_as_no_result():
+    found = summarise_scenario("single_stream", records((2.0, 2.0, 2.0, 2.0)), True, None, PARAMS)
+    assert found["overhead_vs_ideal"] < 1
+    assert found["within_bound"] == 0
+
+
+def test_a_warm_up_that_did_not_settle_marks_the_result():
+    assert summarise_scenario("single_stream", records(), False, None, PARAMS)["stable"] == 0
+
+
+def test_accuracy_where_the_model_knows_the_classes():
+    truth = true_classes(["b", "a", "d", "b"], ["a", "b", "c", "d"])
+    assert truth.tolist() == [1, 0, 3, 1]
+    found = summarise_scenario("single_stream", records(), True, truth, PARAMS)
+    assert found["adaptive"]["accuracy"] == 0.75
+    assert true_classes(["b", "x"], ["a", "b"]) is None
+    assert true_classes(["b"], None) is None
+
+
+def test_a_batch_has_no_percentiles_per_image():
+    found = summarise_scenario("offline", records(), True, None, PARAMS)
+    assert found["static_high"]["latency_ms"] == {"mean": 10.0}
+
+
+def test_the_table_names_every_image_under_every_policy():
+    table = records_table("offline", ["a", "b", "c", "d"], records())
+    assert table.schema == REPLAY
+    rows = table.to_pylist()
+    assert len(rows) == 12
+    assert rows[10] == {
+        "image_id": "c",
+        "scenario": "offline",
+        "policy": "adaptive",
+        "latency_ms": 15.0,
+        "escalated": True,
+        "top1": 3,
+    }
+
+
+def test_percentiles_for_the_plot():
+    columns = latency_percentiles(records())
+    assert columns["percentile"][0::49] == [1, 50, 99]
+    assert columns["static_high"] == [10.0] * 99
+    assert columns["adaptive"][49] == 3.5
+
+
+@pytest.fixture
+def sample(tmp_path):
+    return read_sample(images_table(tmp_path / "images.parquet", 14), 64, None)
+
+
+def test_only_evaluation_images_are_replayed(tmp_path, sample):
+    assert sample.image_ids == [f"val/val_{i:03d}.JPEG" for i in range(7, 14)]
+    assert sample.canvases.shape == (7, 3, 64, 64)
+    assert read_sample(tmp_path / "images.parquet", 64, 2).image_ids == sample.image_ids[:2]
+
+
+def bench(sample):
+    proxy = cls_change(engine(32).run(sample.canvases).trace, None).numpy().astype(float)
+    made = policy(float(np.sort(proxy)[3:5].mean()))
+    fitted = dict(zip(sample.image_ids, decide(made, proxy).tolist(), strict=True))
+    return Bench(weights(), {"low": 32, "high": 64}, runtime(), made, batch_size=3), fitted
+
+
+def test_every_policy_meets_every_image_once_in_each_block(sample):
+    made, _ = bench(sample)
+    found, _settled = measure_scenario(
+        "single_stream", made.build(("low", "high")), sample, PARAMS, lambda _: None
+    )
+    assert found.keys() == set(POLICIES)
+    for one in found.values():
+        assert one.block.tolist() == [0, 0, 1, 1, 2, 2, 3]
+        assert (one.latency_ms > 0).all()
+
+
+def test_a_replay_decides_as_fit_did_and_both_scenarios_answer_alike(sample):
+    made, fitted = bench(sample)
+    progress = []
+    found = replay(made, sample, fitted, PARAMS, progress.append)
+    assert sum(progress) == 14
+    assert found.metrics.keys() == {"single_stream", "offline"}
+    for numbers in found.metrics.values():
+        assert numbers["decision_agreement"] == 1.0
+        assert numbers["adaptive"]["escalation_rate"] == pytest.approx(3 / 7)
+        assert numbers["static_high"]["peak_memory_mb"] > 10
+    table = found.table.to_pylist()
+    by_scenario = [
+        [
+            (row["image_id"], row["policy"], row["top1"], row["escalated"])
+            for row in table
+            if row["scenario"] == name
+        ]
+        for name in ("single_stream", "offline")
+    ]
+    assert by_scenario[0] == by_scenario[1]

@@ -1,0 +1,296 @@
+import functools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+import vl_convert
+from click.testing import CliRunner
+
+from pipeline.errors import PipelineError
+from pipeline.gallery import load_pictures, pick_extremes
+from pipeline.report import read_report_inputs, render_report
+from stages.report import main
+from tests.imports import import_closure, outside_imports
+from tests.report_inputs import (
+    DELTA,
+    DELTA_VALUES,
+    EXTRACT,
+    IDS,
+    POLICY,
+    PROFILE,
+    SCRIPT,
+    fit_metrics,
+    policy_metrics,
+    scenario_metrics,
+    write_project,
+)
+
+STAGE = Path(__file__).parent.parent / "stages/report.py"
+
+
+class Page(HTMLParser):
+    """The elements with their attributes, the text of scripts, and all other text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.scripts, self.text, self._inside = [], [], "", None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):  # noqa: ARG002
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+
+def inputs_of(root, gallery_images=2):
+    data = root / "data"
+    return read_report_inputs(
+        images=data / "images.parquet",
+        deltas=data / "deltas.parquet",
+        replay=data / "replay.parquet",
+        policy=root / "models/policy.json",
+        metrics=root / "metrics",
+        gallery_images=gallery_images,
+    )
+
+
+def page_of(root):
+    return Page(render_report(inputs_of(root)))
+
+
+def specs_of(page):
+    return {
+        attributes["id"]: json.loads(text)
+        for (_, attributes), text in zip(
+            [element for element in page.elements if element[0] == "script"], page.scripts, strict=True
+        )
+        if attributes.get("type") == "application/json"
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bundle_once():
+    """The bundle takes a second to make, and is the same for every page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vl_convert, "javascript_bundle", functools.cache(vl_convert.javascript_bundle))
+        yield
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    return render_report(inputs_of(write_project(tmp_path_factory.mktemp("report"), profile=PROFILE)))
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_headline_says_what_was_found(page):
+    assert (
+        "One image at a time, adaptive inference is 2.50× as fast as always using the high resolution, "
+        "and gives the same answer for 87.5 % of the images." in page.text
+    )
+    assert "The proxy beats random escalation" in page.text
+
+
+def test_nothing_is_loaded_from_anywhere(html, page):
+    for tag, attributes in page.elements:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert "@import" not in style
+    assert "url(" not in style
+    for spec in specs_of(page).values():
+        assert '"url"' not in json.dumps(spec)
+
+
+def test_the_policy_allows_only_the_page_s_own_script(page):
+    (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    assert re.fullmatch(
+        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-[\w+/=]{44}'",
+        policy,
+    )
+
+
+def test_names_that_are_scripts_stay_text(html, page):
+    assert SCRIPT not in html
+    assert f"tabby {SCRIPT}" in page.text
+    assert f"val/{SCRIPT}.JPEG" in page.text
+    assert [element for element in page.elements if element[0] == "script"][-1][1] == {"type": "module"}
+    assert len(page.scripts) == 5  # four charts and the bundle
+
+
+def test_images_have_alternative_texts_and_tables_have_headers(page):
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 4
+    assert all(attributes["alt"].startswith("Enlarged image val/") for attributes in images)
+    assert all(attributes["src"].startswith("data:image/jpeg;base64,/9j/") for attributes in images)
+    assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
+
+
+def test_the_page_is_light_and_the_same_every_time(html, tmp_path):
+    assert len(html.encode()) < 2_000_000
+    assert render_report(inputs_of(write_project(tmp_path, profile=PROFILE))) == html
+
+
+def test_extremes_are_sorted_and_ties_are_broken_by_name():
+    deltas = pl.DataFrame({"image_id": ["b", "c", "a", "d"], "delta": [1.0, 3.0, 1.0, 3.0]})
+    largest, smallest = pick_extremes(deltas, 3)
+    assert largest["image_id"].to_list() == ["c", "d", "a"]
+    assert smallest["image_id"].to_list() == ["a", "b", "c"]
+
+
+def test_gallery_shows_the_largest_and_the_smallest_delta(tmp_path):
+    inputs = inputs_of(write_project(tmp_path))
+    assert [(picture.image_id, picture.delta) for picture in inputs.largest] == [(IDS[2], 3.5), (IDS[1], 2.5)]
+    assert [(picture.image_id, picture.delta) for picture in inputs.smallest] == [
+        (IDS[4], 0.25),
+        (IDS[0], 0.5),
+    ]
+    assert [picture.agree for picture in inputs.largest + inputs.smallest] == [False, False, True, True]
+    # Only evaluation images are replayed: those of the calibration split were never decided upon.
+    assert [picture.escalated for picture in inputs.largest] == [None, True]
+    assert [picture.class_words for picture in inputs.smallest] == ["goldfish", "goldfish"]
+
+
+def test_an_image_goes_with_its_own_delta(tmp_path):
+    inputs = inputs_of(write_project(tmp_path), gallery_images=6)
+    assert {p.image_id: p.delta for p in inputs.largest} == dict(zip(IDS, DELTA_VALUES, strict=True))
+    rows = pl.DataFrame({"image_id": [IDS[3]], "delta": [1.0], "agree": [True]})
+    (alone,) = load_pictures(tmp_path / "data/images.parquet", rows, {})
+    assert alone.data_uri == next(p.data_uri for p in inputs.largest if p.image_id == IDS[3])
+
+
+def test_a_measuring_error_is_no_headline(tmp_path):
+    speedup = {"median": 3.07, "ci_low": 3.0, "ci_high": 3.1}
+    scenario = scenario_metrics(within_bound=0, speedup_vs_static_high=speedup)
+    text = page_of(write_project(tmp_path, replay={"single_stream": scenario})).text
+    assert "no speed-up can be reported: the times beat the ideal bound, a measuring error." in text
+    assert "measuring error: beats the ideal bound" in text
+    assert "3.07" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stable": 0}, "the timing did not settle; the speed-up of 2.50× is not to be relied on"),
+        (
+            {"speedup_vs_static_high": {"median": 0.9, "ci_low": 0.8, "ci_high": 0.95}},
+            "adaptive inference is slower than always using the high resolution (0.90×)",
+        ),
+        (
+            {"speedup_vs_static_high": {"median": 1.01, "ci_low": 0.98, "ci_high": 1.04}},
+            "adaptive inference is no faster than always using the high resolution (1.01×)",
+        ),
+    ],
+)
+def test_no_success_is_claimed_without_one(tmp_path, changes, words):
+    root = write_project(tmp_path, replay={"single_stream": scenario_metrics(**changes)})
+    assert words in page_of(root).text
+
+
+def test_a_proxy_no_better_than_random_is_said_to_be(tmp_path):
+    root = write_project(tmp_path, fit=fit_metrics(beats_random=0))
+    assert "The proxy does NOT beat random escalation on this data" in page_of(root).text
+
+
+def test_offline_alone_has_no_latency_of_one_image(tmp_path):
+    page = page_of(write_project(tmp_path, replay={"offline": scenario_metrics()}))
+    assert "In full batches, adaptive inference is 2.50× as fast" in page.text
+    assert set(specs_of(page)) == {"spec-deferral", "spec-proxy", "spec-delta"}
+
+
+def test_accuracy_is_shown_where_it_is_known(tmp_path):
+    scenario = scenario_metrics(adaptive=policy_metrics(4, 0.1, 0.875, accuracy=0.515))
+    delta = DELTA | {"accuracy": {"low": 0.31, "high": 0.525}, "benefit_rate": 0.25, "breakage_rate": 0.035}
+    text = page_of(write_project(tmp_path, replay={"single_stream": scenario}, delta=delta)).text
+    for value in ("51.5 %", "31.0 %", "52.5 %", "25.0 %", "3.5 %"):
+        assert value in text
+
+
+def test_optional_files_add_tables(tmp_path, page):
+    root = write_project(tmp_path, delta=None)
+    bare = page_of(root).text
+    assert "Cost of a forward pass" in page.text
+    assert "4.20×" in page.text
+    for title in ("Cost of a forward pass", "Extraction", "Low against high"):
+        assert title not in bare
+    (root / "metrics/extract").mkdir()
+    (root / "metrics/extract/low.json").write_text(json.dumps(EXTRACT))
+    assert "11.5" in page_of(root).text
+
+
+@pytest.mark.parametrize(
+    ("threshold", "word"), [(1.7976931348623157e308, "never"), (-1.7976931348623157e308, "always")]
+)
+def test_thresholds_without_a_number_are_words(tmp_path, threshold, word):
+    root = write_project(tmp_path)
+    (root / "models/policy.json").write_text(json.dumps(POLICY | {"threshold": threshold}))
+    page = page_of(root)
+    assert f"The threshold escalates {word}, so no line is drawn." in page.text
+    assert "e+308" not in page.text
+
+
+def test_a_binary_oracle_is_read_from_the_deltas(tmp_path):
+    root = write_project(tmp_path)
+    (root / "models/policy.json").write_text(json.dumps(POLICY | {"oracle": "disagreement"}))
+    spec = specs_of(page_of(root))["spec-proxy"]
+    dots = spec["datasets"][spec["layer"][0]["data"]["name"]]
+    # By proxy: e agrees, a agrees, d agrees, f differs, b differs, and the script differs.
+    assert [dot["oracle"] for dot in dots] == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("data/images.parquet", "prepare"),
+        ("data/deltas.parquet", "delta"),
+        ("data/replay.parquet", "replay"),
+        ("models/policy.json", "fit"),
+        ("metrics/fit.json", "fit"),
+        ("metrics/plots/deferral.csv", "fit"),
+        ("metrics/plots/delta_histogram.csv", "delta"),
+    ],
+)
+def test_a_missing_file_names_the_stage_that_writes_it(tmp_path, name, stage):
+    root = write_project(tmp_path)
+    (root / name).unlink()
+    with pytest.raises(PipelineError, match=rf"{re.escape(name)}: not found; stage {stage} writes it"):
+        inputs_of(root)
+
+
+def test_plot_data_of_other_images_are_refused(tmp_path):
+    root = write_project(tmp_path)
+    path = root / "metrics/plots/proxy_delta.csv"
+    path.write_text(path.read_text().replace("val/a.JPEG", "val/z.JPEG"))
+    with pytest.raises(
+        PipelineError, match=r"proxy_delta\.csv: 1 of its images have no delta; run fit again"
+    ):
+        render_report(inputs_of(root))
+
+
+def test_the_command_writes_the_page(project, html):
+    write_project(project, profile=PROFILE)
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("data/report.html: ")
+    assert (project / "data/report.html").read_text() == html
+
+
+def test_the_report_needs_no_torch():
+    assert "torch" not in outside_imports(import_closure(STAGE))

@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+
+from pipeline.errors import PipelineError
+from pipeline.params.model import ModelParams
+from pipeline.vit import TracedViT, load_weights
+from tests.made import canvases, weights
+
+
+def reference(size_px):
+    """timm's own model with the same weights, built without the project's code."""
+    torch.manual_seed(0)
+    shape = {"patch_size": 4, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 200}
+    native = VisionTransformer(img_size=64, **shape)
+    state = native.state_dict()
+    grid = size_px // 4
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [grid, grid], num_prefix_tokens=1)
+    model = VisionTransformer(img_size=size_px, **shape).eval()
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("size_px", [32, 64])
+@torch.inference_mode()
+def test_the_pass_is_timms_own(size_px):
+    images = canvases(3, size_px)
+    model = reference(size_px)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    pixels = (images / 255 - mean) / std
+    found = TracedViT(weights(), size_px)(images)
+    torch.testing.assert_close(found.logits, model(pixels), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.embedding, model.forward_features(pixels)[:, 0], atol=1e-4, rtol=1e-4)
+    steps = []
+    hooks = [
+        block.register_forward_hook(lambda _m, _i, out: steps.append(out[:, 0])) for block in model.blocks
+    ]
+    model(pixels)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(found.trace[:, 1:], torch.stack(steps, 1), atol=1e-4, rtol=1e-4)
+    first = model.cls_token[:, 0] + model.pos_embed[:, 0]
+    torch.testing.assert_close(found.trace[:, 0], first.expand(3, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_shapes():
+    found = TracedViT(weights(), 32)(canvases(2, 32))
+    assert [tuple(value.shape) for value in found] == [(2, 200), (2, 192), (2, 13, 192)]
+
+
+def test_random_weights_follow_the_seed_and_leave_torchs_generator_alone():
+    def draw(seed):
+        return load_weights(ModelParams(name="static_vit", weights="random", seed=seed), 64).sha256
+
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    assert draw(0) == draw(0) == weights().sha256
+    assert draw(1) != draw(0)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def saved(path, state, **metadata):
+    save_file({name: value.contiguous() for name, value in state.items()}, path, metadata)
+    return load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
+
+
+def test_a_file_of_the_same_numbers_is_the_same_model(tmp_path):
+    read = saved(tmp_path / "w.safetensors", weights().state, classes=json.dumps(["n1", "n2"]))
+    assert read.sha256 == weights().sha256
+    assert read.classes == ("n1", "n2")
+    assert weights().classes is None
+
+
+def test_half_precision_weights_are_read_as_float32(tmp_path):
+    half = {name: value.half() for name, value in weights().state.items()}
+    read = saved(tmp_path / "w.safetensors", half)
+    assert {value.dtype for value in read.state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("head.bias"), r"head.bias is missing, expected \(200,\)"),
+        (lambda s: s.update({"extra": torch.zeros(1)}), r"extra is \(1,\), expected no such tensor"),
+        (lambda s: s.update({"head.bias": torch.zeros(10)}), r"head.bias is \(10,\), expected \(200,\)"),
+        (lambda s: s.update({"pos_embed": torch.zeros(1, 51, 192)}), r"pos_embed is \(1, 51, 192\)"),
+    ],
+)
+def test_weights_of_another_model_are_refused_by_name(tmp_path, change, message):
+    state = dict(weights().state)
+    change(state)
+    with pytest.raises(PipelineError, match=message):
+        saved(tmp_path / "w.safetensors", state)
+
+
+def test_a_position_embedding_of_another_grid_is_resampled(tmp_path):
+    state = dict(weights().state)
+    state["pos_embed"] = torch.zeros(1, 1 + 49, 192)
+    assert TracedViT(saved(tmp_path / "w.safetensors", state), 32).vit.pos_embed.shape == (1, 65, 192)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(PipelineError, match=r"model.weights: .*none.safetensors not found"):
+        load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "none.safetensors"), seed=0), 64)
+    (tmp_path / "bad.safetensors").write_bytes(b"not a file of tensors")
+    with pytest.raises(PipelineError, match="is no whole .safetensors file"):
+        load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "bad.safetensors"), seed=0), 64)
+
+
+def test_a_size_off_the_patch_grid_is_refused_with_the_nearest():
+    with pytest.raises(PipelineError, match="33 px is no multiple .* 4; use 32 or 36"):
+        TracedViT(weights(), 33)
+
+
+def test_images_do_not_influence_each_other():
+    images = canvases(4, 32)
+    model = TracedViT(weights(), 32)
+    together = model(images).embedding.numpy()
+    alone = np.concatenate([model(image[None]).embedding.numpy() for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-4)

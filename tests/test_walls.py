@@ -1,0 +1,87 @@
+"""The walls between the modules, and dvc.yaml's dependencies against the import statements."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from stages.cli import STAGES
+from tests.imports import ROOT, import_closure, imported_modules, outside_imports
+
+LIBRARY = sorted((ROOT / "pipeline").rglob("*.py"))
+DVC_STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+# What a called program wrote is not what the library writes.
+PROCESS_OUTPUT = {"machine.py": {"stdout"}}
+
+
+def names(paths):
+    return {str(path.relative_to(ROOT)) for path in paths}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_no_command_line_and_touches_no_outside(path):
+    modules = {module.partition(".")[0] for module in imported_modules(path)}
+    assert not modules & {"stages", "click", "dvc", "yaml", "tqdm"}
+    words = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    words |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not words & {"print", "environ", "getenv", "stdout", "stderr"} - PROCESS_OUTPUT.get(
+        path.name, set()
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["vit", "engine", "extract", "proxies", "policy", "timing", "cascade", "replay", "profile"]
+)
+def test_what_runs_beside_the_accelerator_imports_no_polars(module):
+    assert "polars" not in outside_imports(import_closure(ROOT / f"pipeline/{module}.py"))
+
+
+@pytest.mark.parametrize("stage", ["delta", "fit", "report", "results", "probe"])
+def test_what_works_on_tables_imports_no_torch(stage):
+    assert not outside_imports(import_closure(ROOT / f"stages/{stage}.py")) & {"torch", "torchvision", "timm"}
+
+
+def test_what_the_source_says_is_what_python_does():
+    code = "import stages.fit, stages.report, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_no_other(stage):
+    reached = names(import_closure(ROOT / f"stages/{stage}.py"))
+    shared = {"stages/__init__.py", "stages/common.py", "stages/progress.py", f"stages/{stage}.py"}
+    assert {name for name in reached if name.startswith("stages/")} <= shared
+
+
+@pytest.mark.parametrize("stage", DVC_STAGES)
+def test_dvc_yaml_lists_exactly_the_files_that_the_stage_reaches(stage):
+    entry = DVC_STAGES[stage].get("do", DVC_STAGES[stage])
+    code = {dep for dep in entry["deps"] if dep.endswith((".py", ".j2"))}
+    expected = names(import_closure(ROOT / f"stages/{stage}.py"))
+    templates = {name for name in code if name.endswith(".j2")}
+    assert templates == ({"pipeline/report.html.j2"} if stage == "report" else set())
+    missing, surplus = expected - code, code - expected - templates
+    assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
+    assert not surplus, f"remove from the deps of {stage} in dvc.yaml: {sorted(surplus)}"
+
+
+@pytest.mark.parametrize("stage", DVC_STAGES)
+def test_paths_in_dvc_yaml_are_the_defaults_of_the_command(stage):
+    """What DVC watches and what the command writes by default are the same files."""
+    entry = DVC_STAGES[stage].get("do", DVC_STAGES[stage])
+    written = [*entry.get("outs", []), *entry.get("metrics", [])]
+    outs = {next(iter(item)) if isinstance(item, dict) else item for item in written}
+    command = importlib.import_module(f"stages.{stage}").main
+    defaults = {option.default for option in command.params if isinstance(option.type, click.Path)}
+    for out in outs:
+        assert {out, out.partition("/${")[0], str(Path(out).parent)} & defaults
+
+
+def test_caches_of_python_do_not_count_as_changes():
+    assert {"__pycache__/", "*.pyc"} <= set((ROOT / ".dvcignore").read_text().split())
