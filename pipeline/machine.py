@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+CODE = ("pipeline", "stages", "requirements.lock")
 PACKAGES = ("numpy", "pyarrow", "timm", "torch", "torchvision")
 
 
@@ -24,17 +25,21 @@ def describe_machine() -> dict[str, Any]:
 
 
 def current_commit(folder: Path) -> str:
-    """The commit that is checked out, with `-dirty` where tracked files differ; `unknown` outside git."""
+    """The commit that is checked out, with `-dirty` where its code differs; `unknown` outside git.
+
+    Only the code counts: that parameters and results change is what an experiment does.
+    """
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--", *CODE)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:

@@ -5,26 +5,12 @@ import yaml
 
 from pipeline.errors import PipelineError
 from pipeline.params.base import SECTION_NAMES, check_section_names, read_section
-from pipeline.params.data import DataParams
-from pipeline.params.extract import ExtractParams
 from pipeline.params.fit import FitParams
-from pipeline.params.model import ModelParams, ResolutionParams
-from pipeline.params.replay import ReplayParams
-from pipeline.params.report import ReportParams
-from pipeline.params.runtime import RuntimeParams
+from pipeline.params.model import ResolutionParams
+from stages.download import SECTIONS
 from tests.imports import ROOT
 
 DOCUMENT = yaml.safe_load((ROOT / "params.yaml").read_text())
-SECTIONS = {
-    "data": DataParams,
-    "model": ModelParams,
-    "resolutions": ResolutionParams,
-    "runtime": RuntimeParams,
-    "extract": ExtractParams,
-    "fit": FitParams,
-    "replay": ReplayParams,
-    "report": ReportParams,
-}
 
 
 def fit_with(**threshold):

@@ -28,6 +28,7 @@ Escalating 10.0 % gives agreement 87.5 %: above random escalation's 82.0 %, \
 Conditions: device cpu; processor Test CPU; threads 2 (of 4 cores); backend eager; precision float32; \
 batch 64; resolutions low 32 px, high 64 px; images 3 calibration, 3 evaluation; \
 weights random (sha256 0123456789ab); versions python 3.12.1, torch 2.15.0, timm 1.0.31; system Linux; \
+timed transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding; \
 commit fedcba9876543210.
 """
 MARKDOWN_TABLE = """\
