@@ -38,27 +38,28 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Cascade:
-    """The engines by role, those that the policies to be run need; `batch_size` is that of any pass."""
+    """The engines by role, those that the policies to be run need, each with the batch that it runs."""
 
     engines: Mapping[Role, EagerEngine]
     policy: Policy
-    batch_size: int
+    batch_sizes: Mapping[Role, int]
 
     def answer(self, name: PolicyName, canvases: Tensor) -> Answers:
-        """Host uint8 (N, 3, S, S) to answers, in batches of `batch_size`."""
+        """Host uint8 (N, 3, S, S) to answers, in the batches of the roles."""
         if name == "adaptive":
             return self._adaptive(canvases)
-        engine = self.engines[NEEDS[name][0]]
-        top1 = [_top1(engine.run(engine.upload(part))) for part in canvases.split(self.batch_size)]
+        (role,) = NEEDS[name]
+        engine = self.engines[role]
+        top1 = [_top1(engine.run(engine.upload(part))) for part in canvases.split(self.batch_sizes[role])]
         return Answers(np.concatenate(top1), np.full(len(canvases), name == "static_high"))
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
-        low, count = self.engines["low"], len(canvases)
+        low, step, count = self.engines["low"], self.batch_sizes["low"], len(canvases)
         answers = Answers(np.empty(count, dtype=np.int64), np.zeros(count, dtype=bool))
-        waiting = _Waiting(self.engines["high"], self.batch_size, answers.top1)
-        for start in range(0, count, self.batch_size):
-            batch = low.upload(canvases[start : start + self.batch_size])
+        waiting = _Waiting(self.engines["high"], self.batch_sizes["high"], answers.top1)
+        for start in range(0, count, step):
+            batch = low.upload(canvases[start : start + step])
             top1, proxy = self._to_host(low.run(batch))
             escalated = decide(self.policy, proxy)
             answers.top1[start : start + len(batch)] = top1
@@ -76,7 +77,7 @@ class Cascade:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that cascades are built from; each gets engines of its own."""
+    """All that cascades are built from; each gets engines of its own. batch_size: the largest allowed."""
 
     weights: Weights
     sizes_px: Mapping[Role, int]
@@ -86,7 +87,7 @@ class Bench:
 
     def build(self, roles: tuple[Role, ...]) -> Cascade:
         engines = {role: EagerEngine(self.weights, self.sizes_px[role], self.runtime) for role in roles}
-        return Cascade(engines, self.policy, self.batch_size)
+        return Cascade(engines, self.policy, dict.fromkeys(roles, self.batch_size))
 
 
 class _Waiting:

@@ -87,7 +87,8 @@ def _mark(name: str, scenario: Document) -> str:
 
 def describe_scenario(name: str, scenario: Document) -> str:
     size = f"{number(scenario.get('images'), 0)} images in {number(scenario.get('blocks'), 0)} blocks"
-    return f"{SCENARIOS[name]}; {size}{'' if is_stable(scenario) else '; UNSTABLE'}"
+    batches = "".join(f", {role} batch {count}" for role, count in scenario.get("batch_size", {}).items())
+    return f"{SCENARIOS[name]}; {size}{batches}{'' if is_stable(scenario) else '; UNSTABLE'}"
 
 
 def describe_speed(scenario: Document) -> list[str]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.cascade import POLICIES, Bench, PolicyName
-from pipeline.measure import Records, Sample, measure_memory, measure_scenario
+from pipeline.measure import Records, Sample, choose_batches, measure_memory, measure_scenario
 from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.tables import REPLAY
 from pipeline.timing import Floats, bootstrap_blocks, is_stable, speedup_bound, summarise_latency
@@ -142,7 +142,7 @@ def replay(
     # In processes of their own, and first, before this one holds engines.
     few = sample.canvases[: bench.batch_size]
     memory = {scenario: measure_memory(bench, few, scenario) for scenario in params.scenarios}
-    cascade = bench.build(("low", "high"))
+    cascade = choose_batches(bench.build(("low", "high")), few)
     truth = true_classes(sample.wnids, bench.weights.classes)
     expected = np.array([fitted[image_id] for image_id in sample.image_ids])
     metrics: dict[str, Any] = {}
@@ -153,6 +153,8 @@ def replay(
         summary = summarise_scenario(scenario, records, settled, truth, params)
         for name in POLICIES:
             summary[name]["peak_memory_mb"] = memory[scenario][name]
+        if scenario == "offline":
+            summary["batch_size"] = cascade.batch_sizes
         summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
         metrics[scenario] = summary
         tables.append(records_table(scenario, sample.image_ids, records))

@@ -11,8 +11,12 @@ PROXY = cls_change(engine(32).run(IMAGES).trace, None).numpy().astype(float)
 MIDDLE = float(np.sort(PROXY)[5:7].mean())
 
 
+def batches(size):
+    return {"low": size, "high": size}
+
+
 def cascade(threshold, batch_size, direction=1):
-    return Cascade({"low": engine(32), "high": engine(64)}, policy(threshold, direction), batch_size)
+    return Cascade({"low": engine(32), "high": engine(64)}, policy(threshold, direction), batches(batch_size))
 
 
 def test_static_policies_answer_with_one_engine():
@@ -44,7 +48,9 @@ def test_decisions_are_those_of_fit():
     """fit decides on the NumPy proxy of the stored trace, the cascade on the torch proxy of its own pass."""
     for direction, threshold in ((1, MIDDLE), (-1, -MIDDLE)):
         made = policy(threshold, direction)
-        answers = Cascade({"low": engine(32), "high": engine(64)}, made, 4).answer("adaptive", IMAGES)
+        answers = Cascade({"low": engine(32), "high": engine(64)}, made, batches(4)).answer(
+            "adaptive", IMAGES
+        )
         trace = engine(32).run(IMAGES).trace.numpy()
         assert answers.escalated.tolist() == decide(made, cls_change(trace, None)).tolist()
 
@@ -66,9 +72,17 @@ class Counting:
 )
 def test_the_high_pass_runs_in_full_batches_and_only_where_needed(threshold, high_sizes):
     low, high = Counting(engine(32)), Counting(engine(64))
-    Cascade({"low": low, "high": high}, policy(threshold), 4).answer("adaptive", IMAGES)
+    Cascade({"low": low, "high": high}, policy(threshold), batches(4)).answer("adaptive", IMAGES)
     assert low.sizes == [4, 4, 3]
     assert high.sizes == high_sizes
+
+
+def test_each_role_has_a_batch_of_its_own():
+    low, high = Counting(engine(32)), Counting(engine(64))
+    both = Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), {"low": 6, "high": 4})
+    answers = both.answer("adaptive", IMAGES)
+    assert (low.sizes, high.sizes) == ([6, 5], [4, 4, 3])
+    assert answers.top1.tolist() == cascade(0, 4).answer("static_high", IMAGES).top1.tolist()
 
 
 def test_a_bench_builds_only_what_is_asked_for():

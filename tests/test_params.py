@@ -85,7 +85,7 @@ def test_a_whole_number_is_a_valid_threshold_value():
 def test_every_fault_of_a_section_is_named_at_once():
     document = {"data": DOCUMENT["data"] | {"seed": -1, "on_broken": "no"}}
     with pytest.raises(PipelineError) as caught:
-        read_section(document, "data", DataParams, "p.yaml")
+        read_section(document, "data", SECTIONS["data"], "p.yaml")
     assert "data.seed" in str(caught.value)
     assert "data.on_broken" in str(caught.value)
 

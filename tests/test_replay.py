@@ -1,8 +1,11 @@
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipeline.cascade import POLICIES, Answers, Bench
-from pipeline.measure import Records, measure_scenario, read_sample
+from pipeline.cascade import POLICIES, Answers, Bench, Cascade
+from pipeline.measure import Records, choose_batches, measure_scenario, read_sample
 from pipeline.params.replay import ReplayParams
 from pipeline.policy import decide
 from pipeline.proxies import cls_change
@@ -15,7 +18,7 @@ from pipeline.replay import (
     true_classes,
 )
 from pipeline.tables import REPLAY
-from tests.made import engine, images_table, policy, runtime, weights
+from tests.made import canvases, engine, images_table, policy, runtime, weights
 
 PARAMS = ReplayParams(
     scenarios=["single_stream", "offline"],
@@ -135,6 +138,29 @@ def test_every_policy_meets_every_image_once_in_each_block(sample):
     for one in found.values():
         assert one.block.tolist() == [0, 0, 1, 1, 2, 2, 3]
         assert (one.latency_ms > 0).all()
+
+
+class Slow:
+    """An engine that takes a millisecond per image, and ten more for a batch above `most`."""
+
+    runtime = runtime()
+
+    def __init__(self, most):
+        self.most = most
+
+    def upload(self, images):
+        return images
+
+    def run(self, images):
+        time.sleep(0.001 * len(images) + 0.01 * (len(images) > self.most))
+
+
+def test_each_role_gets_the_batch_that_takes_least_time_per_image():
+    both = Cascade({"low": Slow(4), "high": Slow(2)}, policy(0.0), {"low": 8, "high": 8})
+    assert choose_batches(both, canvases(8)).batch_sizes == {"low": 4, "high": 2}
+    assert (
+        choose_batches(replace(both, batch_sizes={"low": 1, "high": 1}), canvases(2)).batch_sizes["low"] == 1
+    )
 
 
 def test_a_replay_decides_as_fit_did_and_both_scenarios_answer_alike(sample):
