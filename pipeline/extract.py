@@ -72,7 +72,7 @@ def _forward(engine: EagerEngine, batch: Batch, tally: Tally) -> Pass:
             _halve(tally, error)
             continue
         done += len(canvases)
-    whole = Pass(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    whole = parts[0] if len(parts) == 1 else Pass(*map(torch.cat, zip(*parts, strict=True)))
     tally.forward_s += time.perf_counter() - started_s
     tally.images += done
     check_finite(batch.image_ids, whole)
@@ -113,7 +113,7 @@ def extract(
     tally = Tally(batch_size=batch_size, resumed_images=sum(finished.values()))
     on_progress(tally.resumed_images)
     batches = read_batches(images, set(finished), canvas_px, batch_size, shard_images, tally)
-    with ShardWriter(folder, fingerprint, tally) as writer:
+    with ShardWriter(folder, fingerprint, shard_images, tally) as writer:
         for batch in run_ahead(batches):
             writer.add(batch.shard, batch.image_ids, _forward(engine, batch, tally))
             on_progress(len(batch.image_ids))

@@ -1,4 +1,8 @@
-"""The writing side of an extraction: passes to Parquet shards, in a thread of its own."""
+"""The writing side of an extraction: passes to Parquet shards, in a thread of its own.
+
+Two buffers of a shard's size take turns, one being filled and one being written, so that memory is taken
+once and not shard by shard.
+"""
 
 import threading
 import time
@@ -7,71 +11,95 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.tables import embeddings_schema, vector_array, write_table
 from pipeline.tally import Tally
 from pipeline.vit import Pass
 
-_QUEUED_SHARDS = 1
+_BUFFERS = 2
 
 
-def to_table(image_ids: list[str], result: Pass) -> pa.Table:
-    """Rows of a shard from the images' ids and a `Pass` on the CPU."""
-    trace = result.trace
-    schema = embeddings_schema(trace.shape[2], trace.shape[1], result.logits.shape[1])
-    columns = [
-        pa.array(image_ids, pa.string()),
-        vector_array(result.embedding.numpy()),
-        vector_array(trace.flatten(1).numpy()),
-        vector_array(result.logits.numpy()),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+class Shard:
+    """Room for `images` rows of embedding (D), trace ((L+1)·D) and logits (C), and what fills it."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.number = -1
+        self.image_ids: list[str] = []
+        self.values: dict[str, NDArray[np.float32]] = {}
+        self.states = 0
+
+    def start(self, number: int) -> None:
+        self.number, self.image_ids = number, []
+
+    def add(self, image_ids: list[str], result: Pass) -> None:
+        """Copy the rows of a `Pass` that is on the CPU behind those already here."""
+        self.states = result.trace.shape[1]
+        first, last = len(self.image_ids), len(self.image_ids) + len(image_ids)
+        for name in ("embedding", "trace", "logits"):
+            rows = getattr(result, name).flatten(1).numpy()
+            if name not in self.values:
+                self.values[name] = np.empty((self.images, rows.shape[1]), dtype=np.float32)
+            self.values[name][first:last] = rows
+        self.image_ids += image_ids
+
+    def to_table(self) -> pa.Table:
+        """The filled rows, without a copy."""
+        filled = {name: rows[: len(self.image_ids)] for name, rows in self.values.items()}
+        width, classes = filled["embedding"].shape[1], filled["logits"].shape[1]
+        columns = [pa.array(self.image_ids, pa.string()), *map(vector_array, filled.values())]
+        return pa.Table.from_arrays(columns, schema=embeddings_schema(width, self.states, classes))
 
 
 class ShardWriter:
-    """Collects a shard's passes and writes them when it is whole; an error surfaces on the next call."""
+    """Collects passes and writes a shard when it is whole; an error surfaces on the next call."""
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], tally: Tally) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], shard_images: int, tally: Tally) -> None:
         self.folder, self.fingerprint, self.tally = folder, fingerprint, tally
-        self.shard: int | None = None
-        self.parts: list[pa.Table] = []
         self.failure: BaseException | None = None
-        self.queue: Queue[tuple[int, list[pa.Table]] | None] = Queue(_QUEUED_SHARDS)
+        self.filling: Shard | None = None
+        self.free: Queue[Shard] = Queue()
+        for _ in range(_BUFFERS):
+            self.free.put(Shard(shard_images))
+        self.full: Queue[Shard | None] = Queue()
         self.thread = threading.Thread(target=self._drain, name="writer", daemon=True)
 
     def __enter__(self) -> "ShardWriter":
         self.thread.start()
         return self
 
-    def add(self, shard: int, image_ids: list[str], result: Pass) -> None:
-        if self.shard not in (None, shard):
-            self._send()
-        self.shard = shard
-        self.parts.append(to_table(image_ids, result))
+    def add(self, number: int, image_ids: list[str], result: Pass) -> None:
+        if self.filling is not None and self.filling.number != number:
+            self._send(self.filling)
+            self.filling = None
+        if self.filling is None:
+            self.filling = self.free.get()
+            self.filling.start(number)
+        self.filling.add(image_ids, result)
 
     def __exit__(self, kind: object, *_rest: object) -> None:
-        if kind is None and self.parts:
-            self._send()
-        self.queue.put(None)
+        if kind is None and self.filling is not None:
+            self._send(self.filling)
+        self.full.put(None)
         self.thread.join()
         if kind is None and self.failure:
             raise self.failure
 
-    def _send(self) -> None:
+    def _send(self, shard: Shard) -> None:
         if self.failure:
             raise self.failure
-        assert self.shard is not None
-        self.queue.put((self.shard, self.parts))
-        self.parts = []
+        self.full.put(shard)
 
     def _drain(self) -> None:
-        while (item := self.queue.get()) is not None:
+        while (shard := self.full.get()) is not None:
             started_s = time.perf_counter()
             try:
-                shard, parts = item
-                path = self.folder / f"part-{shard:05d}.parquet"
-                write_table(path, pa.concat_tables(parts).combine_chunks(), self.fingerprint)
+                path = self.folder / f"part-{shard.number:05d}.parquet"
+                write_table(path, shard.to_table(), self.fingerprint)
             except BaseException as error:
                 self.failure = error
             self.tally.writer_s += time.perf_counter() - started_s
+            self.free.put(shard)
