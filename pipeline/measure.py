@@ -6,7 +6,7 @@ answer's way back to the host. Outside: reading and decoding the image.
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,12 +109,14 @@ def _run_through(engine: EagerEngine, canvases: Tensor, size: int) -> float:
     return time.perf_counter() - started_s
 
 
-def measure_memory(bench: Bench, canvases: Tensor, scenario: Scenario) -> dict[PolicyName, float | None]:
+def measure_memory(
+    bench: Bench, batch_sizes: Mapping[Role, int], canvases: Tensor, scenario: Scenario
+) -> dict[PolicyName, float | None]:
     """Peak memory of each policy on its own, MB: only the engines it needs, and a few of its inputs."""
     step = 1 if scenario == "single_stream" else len(canvases)
 
     def work(name: PolicyName) -> None:
-        cascade = bench.build(NEEDS[name])
+        cascade = replace(bench.build(NEEDS[name]), batch_sizes=batch_sizes)
         for part in canvases.split(step):
             cascade.answer(name, part)
 

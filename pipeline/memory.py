@@ -8,14 +8,17 @@ from pathlib import Path
 
 import torch
 
+from pipeline.malloc import return_freed_memory
+
 _STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
 
 
 def peak_memory_mb(work: Callable[[], None], device: torch.device) -> float | None:
     """Growth of memory while `work` builds what it needs and runs, in MB (1e6 bytes).
 
-    CUDA: the allocator's peak. CPU: the resident set's peak in a forked process of one thread, Linux
-    only; None elsewhere.
+    CUDA: the allocator's peak. CPU: the resident set's peak in a forked process of one thread; None where
+    the system does not tell it (elsewhere than on Linux, and in some containers).
     """
     if device.type == "cuda":
         return _on_cuda(work, device)
@@ -48,7 +51,7 @@ def _in_fork(work: Callable[[], None]) -> float | None:
         child.start()
     sender.close()
     try:
-        peak_mb: float = receiver.recv()
+        peak_mb: float | None = receiver.recv()
     except EOFError:
         return None
     finally:
@@ -59,6 +62,12 @@ def _in_fork(work: Callable[[], None]) -> float | None:
 def _report(work: Callable[[], None], sender: Connection) -> None:
     # A forked OpenMP runtime has lost its worker threads, so it must not wait for them.
     torch.set_num_threads(1)
+    return_freed_memory()
+    try:
+        _RESET.write_text("5")  # The peak so far is that of the parent.
+    except OSError:  # Not allowed in every container.
+        sender.send(None)
+        return
     before_mb = _status_mb("VmRSS")
     work()
     sender.send(_status_mb("VmHWM") - before_mb)

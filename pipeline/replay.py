@@ -139,10 +139,10 @@ def replay(
     on_progress: Callable[[int], None],
 ) -> Replayed:
     """Time every scenario. `fitted`: fit's decision by image_id, to be compared with those made here."""
-    # In processes of their own, and first, before this one holds engines.
     few = sample.canvases[: bench.batch_size]
-    memory = {scenario: measure_memory(bench, few, scenario) for scenario in params.scenarios}
     cascade = choose_batches(bench.build(("low", "high")), few)
+    sizes = cascade.batch_sizes
+    memory = {scenario: measure_memory(bench, sizes, few, scenario) for scenario in params.scenarios}
     truth = true_classes(sample.wnids, bench.weights.classes)
     expected = np.array([fitted[image_id] for image_id in sample.image_ids])
     metrics: dict[str, Any] = {}
@@ -154,7 +154,7 @@ def replay(
         for name in POLICIES:
             summary[name]["peak_memory_mb"] = memory[scenario][name]
         if scenario == "offline":
-            summary["batch_size"] = cascade.batch_sizes
+            summary["batch_size"] = sizes
         summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
         metrics[scenario] = summary
         tables.append(records_table(scenario, sample.image_ids, records))

@@ -1,16 +1,14 @@
 """Which device, precision and thread count the forward passes get; nothing falls back in silence."""
 
-import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.malloc import keep_freed_memory
 from pipeline.params.runtime import Precision, RuntimeParams
 
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -26,7 +24,7 @@ class Runtime:
 
 def resolve_runtime(params: RuntimeParams) -> Runtime:
     """Choose the device and set torch's thread count; raises PipelineError where it is not to be had."""
-    _keep_freed_memory()
+    keep_freed_memory()
     if params.threads:
         torch.set_num_threads(params.threads)
     return Runtime(_device(params.device), "eager", params.precision, torch.get_num_threads())
@@ -53,15 +51,3 @@ def _device(wanted: str) -> torch.device:
             "use auto or cpu"
         )
     return device
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning each to the system.
-
-    Otherwise every forward pass of a large batch pays page faults for its activations anew: at 64 images
-    of 64 px two to three times the time. Does nothing where the C library has no such switch.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
