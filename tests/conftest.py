@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.measure import Sample, read_sample
+from tests.made import images_table
+
 REPOSITORY = Path(__file__).parent.parent
 REAL_ARCHIVE = REPOSITORY.parent / "shared/data/tiny-imagenet-200-subset.zip"
 
@@ -24,6 +27,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """Seven evaluation images, decoded, of a table of fourteen in the same folder."""
+    return read_sample(images_table(tmp_path / "images.parquet", 14), 64, None)
 
 
 @pytest.fixture(scope="session")

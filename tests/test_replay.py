@@ -1,14 +1,8 @@
-import time
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from pipeline.cascade import POLICIES, Answers, Bench, Cascade
-from pipeline.measure import Records, choose_batches, measure_scenario, read_sample
-from pipeline.params.replay import ReplayParams
-from pipeline.policy import decide
-from pipeline.proxies import cls_change
+from pipeline.cascade import Answers
+from pipeline.measure import Records
 from pipeline.replay import (
     block_totals,
     latency_percentiles,
@@ -18,19 +12,8 @@ from pipeline.replay import (
     true_classes,
 )
 from pipeline.tables import REPLAY
-from tests.made import canvases, engine, images_table, policy, runtime, weights
+from tests.replays import PARAMS, bench
 
-PARAMS = ReplayParams(
-    scenarios=["single_stream", "offline"],
-    images=None,
-    single_stream_block=2,
-    offline_block=4,
-    warmup_windows=3,
-    stable_within=0.05,
-    confidence=0.9,
-    bootstrap=200,
-    seed=0,
-)
 BLOCKS = np.array([0, 0, 1, 1])
 
 
@@ -109,58 +92,6 @@ def test_percentiles_for_the_plot():
     assert columns["percentile"][0::49] == [1, 50, 99]
     assert columns["static_high"] == [10.0] * 99
     assert columns["adaptive"][49] == 3.5
-
-
-@pytest.fixture
-def sample(tmp_path):
-    return read_sample(images_table(tmp_path / "images.parquet", 14), 64, None)
-
-
-def test_only_evaluation_images_are_replayed(tmp_path, sample):
-    assert sample.image_ids == [f"val/val_{i:03d}.JPEG" for i in range(7, 14)]
-    assert sample.canvases.shape == (7, 3, 64, 64)
-    assert read_sample(tmp_path / "images.parquet", 64, 2).image_ids == sample.image_ids[:2]
-
-
-def bench(sample):
-    proxy = cls_change(engine(32).run(sample.canvases).trace, None).numpy().astype(float)
-    made = policy(float(np.sort(proxy)[3:5].mean()))
-    fitted = dict(zip(sample.image_ids, decide(made, proxy).tolist(), strict=True))
-    return Bench(weights(), {"low": 32, "high": 64}, runtime(), made, batch_size=3), fitted
-
-
-def test_every_policy_meets_every_image_once_in_each_block(sample):
-    made, _ = bench(sample)
-    found, _settled = measure_scenario(
-        "single_stream", made.build(("low", "high")), sample, PARAMS, lambda _: None
-    )
-    assert found.keys() == set(POLICIES)
-    for one in found.values():
-        assert one.block.tolist() == [0, 0, 1, 1, 2, 2, 3]
-        assert (one.latency_ms > 0).all()
-
-
-class Slow:
-    """An engine that takes a millisecond per image, and ten more for a batch above `most`."""
-
-    runtime = runtime()
-
-    def __init__(self, most):
-        self.most = most
-
-    def upload(self, images):
-        return images
-
-    def run(self, images):
-        time.sleep(0.001 * len(images) + 0.01 * (len(images) > self.most))
-
-
-def test_each_role_gets_the_batch_that_takes_least_time_per_image():
-    both = Cascade({"low": Slow(4), "high": Slow(2)}, policy(0.0), {"low": 8, "high": 8})
-    assert choose_batches(both, canvases(8)).batch_sizes == {"low": 4, "high": 2}
-    assert (
-        choose_batches(replace(both, batch_sizes={"low": 1, "high": 1}), canvases(2)).batch_sizes["low"] == 1
-    )
 
 
 def test_a_replay_decides_as_fit_did_and_both_scenarios_answer_alike(sample):

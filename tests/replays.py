@@ -1,0 +1,29 @@
+"""What the tests of measuring and of replaying share."""
+
+import numpy as np
+
+from pipeline.cascade import Bench
+from pipeline.params.replay import ReplayParams
+from pipeline.policy import decide
+from pipeline.proxies import cls_change
+from tests.made import engine, policy, runtime, weights
+
+PARAMS = ReplayParams(
+    scenarios=["single_stream", "offline"],
+    images=None,
+    single_stream_block=2,
+    offline_block=4,
+    warmup_windows=3,
+    stable_within=0.05,
+    confidence=0.9,
+    bootstrap=200,
+    seed=0,
+)
+
+
+def bench(sample):
+    """A bench whose policy escalates three of the seven images, and what fit would decide."""
+    proxy = cls_change(engine(32).run(sample.canvases).trace, None).numpy().astype(float)
+    made = policy(float(np.sort(proxy)[3:5].mean()))
+    fitted = dict(zip(sample.image_ids, decide(made, proxy).tolist(), strict=True))
+    return Bench(weights(), {"low": 32, "high": 64}, runtime(), made, batch_size=3), fitted

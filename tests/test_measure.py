@@ -1,0 +1,55 @@
+import time
+from dataclasses import replace
+
+from pipeline.cascade import POLICIES, Cascade
+from pipeline.measure import choose_batches, measure_memory, measure_scenario, read_sample
+from tests.made import canvases, policy, runtime
+from tests.replays import PARAMS, bench
+
+
+def test_only_evaluation_images_are_replayed(tmp_path, sample):
+    assert sample.image_ids == [f"val/val_{i:03d}.JPEG" for i in range(7, 14)]
+    assert sample.canvases.shape == (7, 3, 64, 64)
+    assert read_sample(tmp_path / "images.parquet", 64, 2).image_ids == sample.image_ids[:2]
+
+
+class Slow:
+    """An engine that takes a millisecond per image, and ten more for a batch above `most`."""
+
+    runtime = runtime()
+
+    def __init__(self, most):
+        self.most = most
+
+    def upload(self, images):
+        return images
+
+    def run(self, images):
+        time.sleep(0.001 * len(images) + 0.01 * (len(images) > self.most))
+
+
+def test_each_role_gets_the_batch_that_takes_least_time_per_image():
+    both = Cascade({"low": Slow(4), "high": Slow(2)}, policy(0.0), {"low": 8, "high": 8})
+    assert choose_batches(both, canvases(8)).batch_sizes == {"low": 4, "high": 2}
+    assert (
+        choose_batches(replace(both, batch_sizes={"low": 1, "high": 1}), canvases(2)).batch_sizes["low"] == 1
+    )
+
+
+def test_every_policy_meets_every_image_once_in_each_block(sample):
+    made, _ = bench(sample)
+    found, _settled = measure_scenario(
+        "single_stream", made.build(("low", "high")), sample, PARAMS, lambda _: None
+    )
+    assert found.keys() == set(POLICIES)
+    for one in found.values():
+        assert one.block.tolist() == [0, 0, 1, 1, 2, 2, 3]
+        assert (one.latency_ms > 0).all()
+
+
+def test_each_policy_is_charged_for_its_own_engines_only(sample):
+    made, _ = bench(sample)
+    peaks_mb = measure_memory(made, {"low": 3, "high": 3}, sample.canvases, "single_stream")
+    if peaks_mb["static_low"] is not None:
+        assert peaks_mb["adaptive"] > peaks_mb["static_low"] + 15  # 22 MB are a second engine's weights
+        assert peaks_mb["adaptive"] > peaks_mb["static_high"] + 10

@@ -1,0 +1,44 @@
+"""The probe: what DVC cannot see by itself."""
+
+import json
+
+from click.testing import CliRunner
+
+from stages.probe import main
+
+
+def probe(*overrides):
+    words = [word for override in overrides for word in ("--set", override)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 0, found.output
+
+
+def read(project, name):
+    return json.loads((project / f"data/probe/{name}.json").read_text())
+
+
+def test_names_stand_for_themselves(project):
+    probe()
+    assert read(project, "source") == {"name": "tiny-imagenet"}
+    assert read(project, "weights") == {"name": "random"}
+    assert read(project, "machine")["cores"] >= 1
+
+
+def test_the_content_of_an_outside_file_is_what_counts(project):
+    archive = project / "my images.zip"
+    archive.write_bytes(b"one")
+    probe("data.source=my images.zip")
+    first = read(project, "source")
+    (project / "copy.zip").write_bytes(b"one")
+    probe("data.source=copy.zip")
+    assert read(project, "source") == first
+    archive.write_bytes(b"two")
+    probe("data.source=my images.zip")
+    assert read(project, "source") != first
+
+
+def test_nothing_changes_where_nothing_changed(project):
+    probe()
+    before = {path.name: path.read_bytes() for path in (project / "data/probe").iterdir()}
+    probe()
+    assert {path.name: path.read_bytes() for path in (project / "data/probe").iterdir()} == before
