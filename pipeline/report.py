@@ -39,6 +39,7 @@ for (const holder of document.querySelectorAll("[data-chart]")) {
   vegaEmbed(holder, spec, { actions: false, renderer: "svg", ast: true });
 }
 """
+RANDOM_WEIGHTS = "The weights are random: the times are real, but what the model answers means nothing."
 _DELTA_COLUMNS = ["image_id", "delta", "agree", "low_correct", "high_correct"]
 
 
@@ -96,6 +97,8 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
     metrics = inputs.metrics
     scenarios = scenarios_of(metrics)
     sentences = [_headline(name, scenario) for name, scenario in scenarios.items()]
+    if metrics.environment.get("weights") == "random":
+        sentences.append(RANDOM_WEIGHTS)
     return {
         "headline": sentences[0] if sentences else "No scenario was replayed.",
         "more": sentences[1:],

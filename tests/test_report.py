@@ -17,6 +17,7 @@ from tests.imports import import_closure, outside_imports
 from tests.report_inputs import (
     DELTA,
     DELTA_VALUES,
+    ENVIRONMENT,
     EXTRACT,
     IDS,
     POLICY,
@@ -183,6 +184,13 @@ def test_a_measuring_error_is_no_headline(tmp_path):
     assert "no speed-up can be reported: the times beat the ideal bound, a measuring error." in text
     assert "measuring error: beats the ideal bound" in text
     assert "3.07" not in text
+
+
+def test_random_weights_are_said_to_be_random(tmp_path, page):
+    assert "The weights are random: the times are real" in page.text
+    trained = ENVIRONMENT | {"weights": "models/static_vit.safetensors"}
+    text = page_of(write_project(tmp_path, environment=trained)).text
+    assert "The weights are random" not in text
 
 
 @pytest.mark.parametrize(
