@@ -41,6 +41,27 @@ def repeat_images(source: Path, path: Path, count: int) -> Path:
     return path
 
 
+def draw_images(folder: Path) -> Path:
+    """A table of the sample's images, for a clone that has run nothing yet."""
+    archive, images = str(folder / "sample.zip"), folder / "sample.parquet"
+    few = [f"--set=data.{split}_images=1000" for split in ("calibration", "evaluation")]
+    for words in (
+        ["stages.download", "--set", "data.source=sample", "--archive", archive],
+        [
+            "stages.prepare",
+            *few,
+            "--archive",
+            archive,
+            "--images",
+            str(images),
+            "--metrics",
+            archive + ".json",
+        ],
+    ):
+        subprocess.run([sys.executable, "-m", *words], check=True, stderr=subprocess.DEVNULL)
+    return images
+
+
 def time_bare_forward(engine: EagerEngine) -> float:
     """Images per second of the forward pass alone."""
     canvases = engine.upload(torch.randint(0, 256, (BATCH, 3, 64, 64), dtype=torch.uint8))
@@ -96,12 +117,19 @@ def compare_memory(source: Path, folder: Path) -> dict[str, float]:
 
 
 @click.command(help=__doc__)
-@click.option("--images", type=click.Path(path_type=Path), default="data/images.parquet", show_default=True)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    default="data/images.parquet",
+    show_default=True,
+    help="Table of images; the sample is drawn where it is missing.",
+)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(images: Path, results: Path) -> None:
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        images = images if images.exists() else draw_images(folder)
         some = repeat_images(images, folder / "some.parquet", 2_000)
         measured: dict[str, Any] = {role: compare_role(role, some, folder / role) for role in SIZES_PX}
         measured["memory"] = compare_memory(images, folder)
