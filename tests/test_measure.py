@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 from pipeline.cascade import POLICIES, Cascade
@@ -13,27 +12,37 @@ def test_only_evaluation_images_are_replayed(tmp_path, sample):
     assert read_sample(tmp_path / "images.parquet", 64, 2).image_ids == sample.image_ids[:2]
 
 
+class Clock:
+    """Time passes only where an engine says so."""
+
+    now_s = 0.0
+
+    def perf_counter(self):
+        return self.now_s
+
+
 class Slow:
-    """An engine that takes a millisecond per image, and ten more for a batch above `most`."""
+    """An engine that takes 1 s for each image, 2 s for each batch, and 10 s more for one above `most`."""
 
     runtime = runtime()
 
-    def __init__(self, most):
-        self.most = most
+    def __init__(self, clock, most):
+        self.clock, self.most = clock, most
 
     def upload(self, images):
         return images
 
     def run(self, images):
-        time.sleep(0.001 * len(images) + 0.01 * (len(images) > self.most))
+        self.clock.now_s += len(images) + 2 + 10 * (len(images) > self.most)
 
 
-def test_each_role_gets_the_batch_that_takes_least_time_per_image():
-    both = Cascade({"low": Slow(4), "high": Slow(2)}, policy(0.0), {"low": 8, "high": 8})
+def test_each_role_gets_the_batch_that_takes_least_time_per_image(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.measure.time", clock)
+    both = Cascade({"low": Slow(clock, 4), "high": Slow(clock, 2)}, policy(0.0), {"low": 8, "high": 8})
     assert choose_batches(both, canvases(8)).batch_sizes == {"low": 4, "high": 2}
-    assert (
-        choose_batches(replace(both, batch_sizes={"low": 1, "high": 1}), canvases(2)).batch_sizes["low"] == 1
-    )
+    single = replace(both, batch_sizes={"low": 1, "high": 1})
+    assert choose_batches(single, canvases(2)).batch_sizes == {"low": 1, "high": 1}
 
 
 def test_every_policy_meets_every_image_once_in_each_block(sample):
