@@ -1,4 +1,3 @@
-import time
 import zipfile
 from pathlib import Path
 
@@ -58,9 +57,7 @@ def test_no_wave_of_the_fine_half_is_left_at_32_px(sample: Path) -> None:
 
 
 def test_two_draws_are_the_same_bytes_and_another_seed_is_not(sample: Path, tmp_path: Path) -> None:
-    started_s = time.monotonic()
     draw_sample(tmp_path / "again.zip")
-    assert time.monotonic() - started_s < 10
     draw_sample(tmp_path / "other.zip", seed=1)
     assert sha256_of(tmp_path / "again.zip") == sha256_of(sample) != sha256_of(tmp_path / "other.zip")
 
