@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from pipeline.cascade import POLICIES, Cascade
 from pipeline.measure import choose_batches, measure_memory, measure_scenario, read_sample
 from tests.made import canvases, policy, runtime
@@ -59,6 +61,7 @@ def test_every_policy_meets_every_image_once_in_each_block(sample):
 def test_each_policy_is_charged_for_its_own_engines_only(sample):
     made, _ = bench(sample)
     peaks_mb = measure_memory(made, {"low": 3, "high": 3}, sample.canvases, "single_stream")
-    if peaks_mb["static_low"] is not None:
-        assert peaks_mb["adaptive"] > peaks_mb["static_low"] + 15  # 22 MB are a second engine's weights
-        assert peaks_mb["adaptive"] > peaks_mb["static_high"] + 10
+    if peaks_mb["static_low"] is None:
+        pytest.skip("memory of one piece of work is measured on Linux only")
+    assert peaks_mb["adaptive"] > peaks_mb["static_low"] + 15  # 22 MB are a second engine's weights
+    assert peaks_mb["adaptive"] > peaks_mb["static_high"] + 10
