@@ -1,8 +1,9 @@
-"""The policies, run for real: static low, static high, and low first with the high pass where needed.
+"""The policies, run for real: the static ones, and low first with the high pass where needed.
 
 Every call starts with canvases on the host and ends with answers on the host; that is what gets timed.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.engine import EagerEngine
+from pipeline.engines.base import Answer, Engine, Spec
+from pipeline.engines.build import build_engine
 from pipeline.params.model import Role
 from pipeline.policy import Policy, decide
-from pipeline.proxies import get_proxy
 from pipeline.runtime import Runtime
-from pipeline.vit import Pass, Weights
+from pipeline.vit import Weights
 
-PolicyName = Literal["static_low", "static_high", "adaptive"]
-POLICIES: tuple[PolicyName, ...] = ("static_low", "static_high", "adaptive")
-# The engines that each policy runs.
+PolicyName = Literal["static_low", "static_mid", "static_high", "adaptive"]
+# The engines that each policy runs, in the order in which results are shown.
 NEEDS: Mapping[PolicyName, tuple[Role, ...]] = {
     "static_low": ("low",),
+    "static_mid": ("mid",),
     "static_high": ("high",),
     "adaptive": ("low", "high"),
 }
@@ -36,13 +37,24 @@ class Answers(NamedTuple):
     escalated: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
 class Cascade:
-    """The engines by role, those that the policies to be run need, each with the batch that it runs."""
+    """The engines by role, each running batches of its own size, and the policy that links low and high.
 
-    engines: Mapping[Role, EagerEngine]
-    policy: Policy
-    batch_sizes: Mapping[Role, int]
+    deadline_ms: longest that an escalated image waits for others to fill its batch; None: until the end.
+    """
+
+    def __init__(
+        self, engines: Mapping[Role, Engine], policy: Policy, deadline_ms: float | None = None
+    ) -> None:
+        self.engines, self.policy, self.deadline_ms = engines, policy, deadline_ms
+        self.waiting = (
+            _Waiting(engines["low"], engines["high"]) if {"low", "high"} <= engines.keys() else None
+        )
+
+    @property
+    def policies(self) -> tuple[PolicyName, ...]:
+        """Those that these engines can run."""
+        return tuple(name for name, roles in NEEDS.items() if set(roles) <= self.engines.keys())
 
     def answer(self, name: PolicyName, canvases: Tensor) -> Answers:
         """Host uint8 (N, 3, S, S) to answers, in the batches of the roles."""
@@ -50,75 +62,113 @@ class Cascade:
             return self._adaptive(canvases)
         (role,) = NEEDS[name]
         engine = self.engines[role]
-        top1 = [_top1(engine.run(engine.upload(part))) for part in canvases.split(self.batch_sizes[role])]
+        top1 = [
+            _to_host(_top1(engine.run(engine.upload(part))))[0] for part in canvases.split(engine.batch_size)
+        ]
         return Answers(np.concatenate(top1), np.full(len(canvases), name == "static_high"))
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
-        low, step, count = self.engines["low"], self.batch_sizes["low"], len(canvases)
+        low, waiting, count = self.engines["low"], self.waiting, len(canvases)
+        assert waiting is not None
         answers = Answers(np.empty(count, dtype=np.int64), np.zeros(count, dtype=bool))
-        waiting = _Waiting(self.engines["high"], self.batch_sizes["high"], answers.top1)
-        for start in range(0, count, step):
-            batch = low.upload(canvases[start : start + step])
-            top1, proxy = self._to_host(low.run(batch))
+        for start in range(0, count, low.batch_size):
+            batch = low.upload(canvases[start : start + low.batch_size])
+            result = low.run(batch)
+            assert result.proxy is not None
+            top1, proxy = _to_host(_top1(result), result.proxy)
             escalated = decide(self.policy, proxy)
             answers.top1[start : start + len(batch)] = top1
             answers.escalated[start : start + len(batch)] = escalated
             waiting.add(batch, start, np.flatnonzero(escalated))
-        waiting.run_rest()
+            waiting.run_full(answers.top1)
+            if self.deadline_ms is not None and waiting.waited_ms() >= self.deadline_ms:
+                waiting.run_rest(answers.top1)
+        waiting.run_rest(answers.top1)
         return answers
-
-    def _to_host(self, result: Pass) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Top-1 and proxy of a low pass in one transfer, and so with one synchronisation."""
-        proxy = get_proxy(self.policy.proxy)(result.trace, result.logits)
-        both = torch.stack([result.logits.argmax(1).float(), proxy]).cpu().numpy()
-        return both[0].astype(np.int64), both[1]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """All that cascades are built from; each gets engines of its own. batch_size: the largest allowed."""
+    """All that cascades are built from; each gets engines of its own. batch_size: the largest allowed.
+
+    sizes_px: pixels by role; the canvases have the high size.
+    """
 
     weights: Weights
     sizes_px: Mapping[Role, int]
     runtime: Runtime
     policy: Policy
     batch_size: int
+    deadline_ms: float | None = None
 
-    def build(self, roles: tuple[Role, ...]) -> Cascade:
-        engines = {role: EagerEngine(self.weights, self.sizes_px[role], self.runtime) for role in roles}
-        return Cascade(engines, self.policy, dict.fromkeys(roles, self.batch_size))
+    def spec(self, role: Role) -> Spec:
+        return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, self.policy.proxy)
+
+    def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
+        """The engines of the roles named, each compiled for its batch."""
+        engines = {role: build_engine(self.spec(role), size) for role, size in batch_sizes.items()}
+        return Cascade(engines, self.policy, self.deadline_ms)
 
 
 class _Waiting:
-    """Canvases on the device that wait for a high pass, and the rows of `top1` that it will fill."""
+    """Canvases on the device that wait for a high pass, and the rows of the answers that it will fill.
 
-    def __init__(self, high: EagerEngine, batch_size: int, top1: NDArray[np.int64]) -> None:
-        self.high, self.batch_size, self.top1 = high, batch_size, top1
-        self.canvases: list[Tensor] = []
+    Room for the largest number that can wait, allocated once.
+    """
+
+    def __init__(self, low: Engine, high: Engine) -> None:
+        self.high = high
+        self.room = low.batch_size + high.batch_size - 1
+        self.canvases: Tensor | None = None
         self.rows: list[int] = []
+        self.since_s = 0.0
+
+    def waited_ms(self) -> float:
+        """How long the first of them has waited; 0 where none does."""
+        return (time.perf_counter() - self.since_s) * 1e3 if self.rows else 0.0
 
     def add(self, batch: Tensor, start: int, chosen: NDArray[np.intp]) -> None:
-        """Take the `chosen` of `batch`, whose first row is `start`; run as soon as a batch is full."""
+        """Take the `chosen` of `batch`, whose first row is `start`."""
         if not len(chosen):
             return
-        all_of_it = len(chosen) == len(batch)
-        self.canvases.append(batch if all_of_it else batch[torch.from_numpy(chosen).to(batch.device)])
+        if self.canvases is None:
+            self.canvases = batch.new_empty((self.room, *batch.shape[1:]))
+        if not self.rows:
+            self.since_s = time.perf_counter()
+        first = len(self.rows)
         self.rows.extend((start + chosen).tolist())
-        while len(self.rows) >= self.batch_size:
-            self._run()
+        into = self.canvases[first : len(self.rows)]
+        if len(chosen) == len(batch):
+            into.copy_(batch)
+        else:
+            torch.index_select(batch, 0, torch.from_numpy(chosen).to(batch.device), out=into)
 
-    def run_rest(self) -> None:
+    def run_full(self, top1: NDArray[np.int64]) -> None:
+        while len(self.rows) >= self.high.batch_size:
+            self._run(self.high.batch_size, top1)
+
+    def run_rest(self, top1: NDArray[np.int64]) -> None:
         if self.rows:
-            self._run()
+            self._run(len(self.rows), top1)
 
-    def _run(self) -> None:
-        together = self.canvases[0] if len(self.canvases) == 1 else torch.cat(self.canvases)
-        now, self.rows = self.rows[: self.batch_size], self.rows[self.batch_size :]
-        self.top1[now] = _top1(self.high.run(together[: self.batch_size]))
-        self.canvases = [together[self.batch_size :]] if self.rows else []
+    def _run(self, count: int, top1: NDArray[np.int64]) -> None:
+        assert self.canvases is not None
+        now, self.rows = self.rows[:count], self.rows[count:]
+        top1[now] = _to_host(_top1(self.high.run(self.canvases[:count])))[0]
+        if self.rows:
+            rest = self.canvases[count : count + len(self.rows)].clone()
+            self.canvases[: len(rest)].copy_(rest)
+            self.since_s = time.perf_counter()
 
 
-def _top1(result: Pass) -> NDArray[np.int64]:
-    top1: NDArray[np.int64] = result.logits.argmax(1).cpu().numpy()
-    return top1
+def _top1(result: Answer) -> Tensor:
+    return result.logits.argmax(1)
+
+
+def _to_host(*values: Tensor) -> list[NDArray[np.generic]]:
+    """Values (B,) of one batch in one transfer, and so with one synchronisation; top-1 indices first."""
+    if values[0].is_cpu:
+        return [value.numpy() for value in values]
+    together = torch.stack([value.float() for value in values]).cpu().numpy()
+    return [together[0].astype(np.int64), *together[1:]]

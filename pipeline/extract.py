@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.engine import EagerEngine
+from pipeline.engines.base import Answer, Engine, join
 from pipeline.errors import PipelineError
 from pipeline.reader import Batch, read_batches, run_ahead
 from pipeline.tables import count_rows, read_fingerprint
 from pipeline.tally import Tally
-from pipeline.vit import Pass
 from pipeline.writer import ShardWriter
 
 
@@ -36,7 +35,7 @@ def find_finished(
     return finished
 
 
-def check_finite(image_ids: list[str], result: Pass) -> None:
+def check_finite(image_ids: list[str], result: Answer) -> None:
     """Raise PipelineError naming the first image, and the first layer in it, that is NaN or infinite."""
     finite = torch.cat(
         [
@@ -58,21 +57,22 @@ def check_finite(image_ids: list[str], result: Pass) -> None:
     )
 
 
-def _forward(engine: EagerEngine, batch: Batch, tally: Tally) -> Pass:
+def _forward(engine: Engine, batch: Batch, tally: Tally) -> Answer:
     """One batch in as few passes as memory allows; the result is on the CPU and checked."""
     started_s = time.perf_counter()
-    parts: list[Pass] = []
+    parts: list[Answer] = []
     done = 0
     while done < len(batch.image_ids):
         canvases = batch.canvases[done : done + tally.batch_size]
         try:
-            result = engine.run(engine.upload(canvases))
-            parts.append(Pass(*(value.cpu() for value in result)))
+            result = engine.run(engine.upload(canvases)).each(torch.Tensor.cpu)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             _halve(tally, error)
             continue
         done += len(canvases)
-    whole = parts[0] if len(parts) == 1 else Pass(*map(torch.cat, zip(*parts, strict=True)))
+        in_one = len(canvases) == len(batch.image_ids)
+        parts.append(result if in_one else result.each(torch.clone))  # The engine's next run overwrites it.
+    whole = parts[0] if len(parts) == 1 else join(parts)
     tally.forward_s += time.perf_counter() - started_s
     tally.images += done
     check_finite(batch.image_ids, whole)
@@ -97,7 +97,7 @@ def _halve(tally: Tally, error: Exception) -> None:
 def extract(
     images: Path,
     folder: Path,
-    engine: EagerEngine,
+    engine: Engine,
     fingerprint: Mapping[str, Any],
     canvas_px: int,
     batch_size: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CODE = ("pipeline", "stages", "requirements.lock")
-PACKAGES = ("numpy", "pyarrow", "timm", "torch", "torchvision")
+PACKAGES = ("numpy", "openvino", "pyarrow", "timm", "torch", "torchvision")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "gpu": _gpus(),
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 
 
@@ -35,6 +35,14 @@ def current_commit(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}-dirty" if changed else commit
+
+
+def _version(package: str) -> str | None:
+    """None where the package, such as that of a backend, is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -7,7 +7,7 @@ answer's way back to the host. Outside: reading and decoding the image.
 import gc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cascade import NEEDS, POLICIES, Answers, Bench, Cascade, PolicyName
-from pipeline.engine import EagerEngine
+from pipeline.cascade import NEEDS, Answers, Bench, Cascade, PolicyName
+from pipeline.engines.base import Engine, halvings
 from pipeline.images import decode_canvas
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
-from pipeline.runtime import synchronize
+from pipeline.runtime import prepare_process, synchronize
 from pipeline.tables import iter_batches
 from pipeline.timing import Floats, settle
+
+_BATCHES_TRIED = 4
 
 
 @dataclass(frozen=True)
@@ -75,32 +77,32 @@ def measure_scenario(
     size = params.single_stream_block if one_by_one else params.offline_block
     settled = _warm_up(cascade, sample.canvases[:size], one_by_one, params)
     rng = np.random.default_rng(params.seed)
-    parts: dict[PolicyName, list[tuple[Floats, Answers]]] = {name: [] for name in POLICIES}
+    policies = cascade.policies
+    parts: dict[PolicyName, list[tuple[Floats, Answers]]] = {name: [] for name in policies}
     for block in sample.canvases.split(size):
         gc.collect()
-        for index in rng.permutation(len(POLICIES)):
-            name = POLICIES[index]
+        for index in rng.permutation(len(policies)):
+            name = policies[index]
             parts[name].append(_run_block(cascade, name, block, one_by_one))
         on_progress(len(block))
     return {name: _join(blocks) for name, blocks in parts.items()}, settled
 
 
-def choose_batches(cascade: Cascade, canvases: Tensor, rounds: int = 3) -> Cascade:
-    """The cascade with the batch of each role that takes least time per image, up to those it has.
+def choose_batches(engines: Mapping[Role, Engine], canvases: Tensor, rounds: int = 3) -> dict[Role, int]:
+    """The batch of each role that takes least time per image, of the engine's and its halvings.
 
     A static policy that runs larger batches than suit the processor would flatter the adaptive one,
     whose escalated images come in smaller ones. Sizes take turns; the first round warms up.
     """
     chosen: dict[Role, int] = {}
-    for role, most in cascade.batch_sizes.items():
-        engine = cascade.engines[role]
-        sizes = [size for size in (most, most // 2, most // 4, most // 8) if size]
+    for role, engine in engines.items():
+        sizes = halvings(engine.batch_size)[:_BATCHES_TRIED]
         taken_s = [[_run_through(engine, canvases, size) for size in sizes] for _ in range(rounds)]
         chosen[role] = sizes[int(np.min(taken_s[1:], axis=0).argmin())]
-    return replace(cascade, batch_sizes=chosen)
+    return chosen
 
 
-def _run_through(engine: EagerEngine, canvases: Tensor, size: int) -> float:
+def _run_through(engine: Engine, canvases: Tensor, size: int) -> float:
     """Seconds for all canvases in batches of `size`."""
     started_s = time.perf_counter()
     for part in canvases.split(size):
@@ -114,20 +116,32 @@ def measure_memory(
 ) -> dict[PolicyName, float | None]:
     """Peak memory of each policy on its own, MB: only the engines it needs, and a few of its inputs."""
     step = 1 if scenario == "single_stream" else len(canvases)
+    needed = {name: roles for name, roles in NEEDS.items() if set(roles) <= batch_sizes.keys()}
+    return {
+        name: peak_memory_mb(
+            partial(_run_alone, bench, name, {role: batch_sizes[role] for role in roles}, canvases, step),
+            bench.runtime.device,
+        )
+        for name, roles in needed.items()
+    }
 
-    def work(name: PolicyName) -> None:
-        cascade = replace(bench.build(NEEDS[name]), batch_sizes=batch_sizes)
-        for part in canvases.split(step):
-            cascade.answer(name, part)
 
-    return {name: peak_memory_mb(partial(work, name), bench.runtime.device) for name in POLICIES}
+def _run_alone(
+    bench: Bench, name: PolicyName, batch_sizes: Mapping[Role, int], canvases: Tensor, step: int
+) -> None:
+    prepare_process(bench.runtime)
+    cascade = bench.build(batch_sizes)
+    for part in canvases.split(step):
+        cascade.answer(name, part)
 
 
 def _warm_up(cascade: Cascade, canvases: Tensor, one_by_one: bool, params: ReplayParams) -> bool:
     """Run every policy, and so every shape, until three windows in a row agree."""
 
     def window() -> float:
-        return sum(float(_run_block(cascade, name, canvases, one_by_one)[0].sum()) for name in POLICIES)
+        return sum(
+            float(_run_block(cascade, name, canvases, one_by_one)[0].sum()) for name in cascade.policies
+        )
 
     return settle(window, params.stable_within, params.warmup_windows)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,37 +11,43 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.engine import EagerEngine
+from pipeline.engines.base import Engine, Spec, halvings
+from pipeline.engines.build import build_engine
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
-from pipeline.runtime import Runtime, synchronize
+from pipeline.runtime import Runtime, prepare_process, synchronize
 from pipeline.timing import settle, summarise_latency
 from pipeline.vit import PATCH_PX, TracedViT, Weights
 
 _WARMUP_RUNS = 5
 _WARMUP_WINDOWS = 20
+_BATCH_ROUNDS = 5
 
 
 def profile_roles(
-    weights: Weights, sizes_px: Mapping[Role, int], runtime: Runtime, runs: int, within: float
+    weights: Weights,
+    sizes_px: Mapping[Role, int],
+    runtime: Runtime,
+    batch_size: int,
+    runs: int,
+    within: float,
 ) -> dict[str, Any]:
-    """Cost of one image per role, batch of one; the roles take turns, so that both see the same machine.
+    """Cost of one image per role, batch of one, and ms per image in batches of up to `batch_size`.
 
-    gflops counts one multiply-add as two operations, in 1e9; memory in MB of 1e6 bytes.
+    The roles take turns, so that all see the same machine. gflops counts one multiply-add as two
+    operations, in 1e9, of the model as published; memory in MB of 1e6 bytes.
     """
-    memory = {role: _memory_mb(weights, size_px, runtime) for role, size_px in sizes_px.items()}
-    engines = {role: EagerEngine(weights, size_px, runtime) for role, size_px in sizes_px.items()}
-    latency_ms = _time_in_turns(engines, runs, within)
+    specs = {role: Spec(weights, sizes_px["high"], size_px, runtime) for role, size_px in sizes_px.items()}
+    latency_ms = time_single(specs, runs, within)
+    batches_ms = time_batches(specs, batch_size)
     costs: dict[str, Any] = {
-        role: {
-            "size_px": size_px,
-            "tokens": (size_px // PATCH_PX) ** 2 + 1,
+        role: _count(spec)
+        | {
             "latency_ms": summarise_latency(latency_ms[role]),
-            "gflops": count_flops(engines[role].model, size_px) / 1e9,
-            "parameters": sum(value.numel() for value in engines[role].model.parameters()),
-            "peak_memory_mb": memory[role],
+            "batch_ms_per_image": {str(size): value for size, value in batches_ms[role].items()},
+            "peak_memory_mb": peak_memory_mb(partial(_run_once, spec), runtime.device),
         }
-        for role, size_px in sizes_px.items()
+        for role, spec in specs.items()
     }
     ratio = np.median(latency_ms["high"]) / np.median(latency_ms["low"])
     return costs | {
@@ -49,45 +56,71 @@ def profile_roles(
     }
 
 
+def _count(spec: Spec) -> dict[str, Any]:
+    model = TracedViT(spec.weights, spec.size_px)
+    return {
+        "size_px": spec.size_px,
+        "tokens": (spec.size_px // PATCH_PX) ** 2 + 1,
+        "gflops": count_flops(model, spec.size_px) / 1e9,
+        "parameters": sum(value.numel() for value in model.parameters()),
+    }
+
+
 def count_flops(model: TracedViT, size_px: int) -> int:
     """Floating-point operations of one image, matrix products and convolutions, as torch counts them."""
-    image = _image(size_px).to(next(model.parameters()).device)
     # The counter does not know the CPU's fused attention; the plain one is made of products it counts.
     plain = sdpa_kernel(SDPBackend.MATH)
     with torch.inference_mode(), plain, FlopCounterMode(display=False) as counter:
-        model(image)
+        model(_images(1, size_px))
     return int(counter.get_total_flops())
 
 
-def _time_in_turns(engines: Mapping[Role, EagerEngine], runs: int, within: float) -> dict[Role, Any]:
-    inputs = {role: engine.upload(_image(engine.size_px)) for role, engine in engines.items()}
+def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Role, Any]:
+    """Milliseconds of `runs` single images per role, resize included, after a warm-up."""
+    engines = {role: build_engine(spec, 1) for role, spec in specs.items()}
+    image = {role: engine.upload(_images(1, specs[role].canvas_px)) for role, engine in engines.items()}
     for role, engine in engines.items():
-        settle(lambda e=engine, i=inputs[role]: _window_ms(e, i), within, _WARMUP_WINDOWS)  # type: ignore[misc]
+        settle(partial(_window_ms, engine, image[role]), within, _WARMUP_WINDOWS)
     taken: dict[Role, list[float]] = {role: [] for role in engines}
     for _ in range(runs):
         for role, engine in engines.items():
-            taken[role].append(_run_ms(engine, inputs[role]))
+            taken[role].append(_run_ms(engine, image[role]))
     return {role: np.array(values) for role, values in taken.items()}
 
 
-def _window_ms(engine: EagerEngine, image: Tensor) -> float:
+def time_batches(specs: Mapping[Role, Spec], batch_size: int) -> dict[Role, dict[int, float]]:
+    """Milliseconds per image, the median of a few passes, for `batch_size` and its halvings above one."""
+    engines = {role: build_engine(spec, batch_size) for role, spec in specs.items()}
+    sizes = [size for size in halvings(batch_size) if size > 1]
+    taken: dict[Role, dict[int, list[float]]] = {role: {size: [] for size in sizes} for role in engines}
+    for _ in range(_BATCH_ROUNDS + 1):
+        for role, engine in engines.items():
+            for size in sizes:
+                images = engine.upload(_images(size, specs[role].canvas_px))
+                taken[role][size].append(_run_ms(engine, images) / size)
+    # The first round warms up.
+    return {
+        role: {size: float(np.median(values[1:])) for size, values in by_size.items()}
+        for role, by_size in taken.items()
+    }
+
+
+def _window_ms(engine: Engine, image: Tensor) -> float:
     return sum(_run_ms(engine, image) for _ in range(_WARMUP_RUNS))
 
 
-def _run_ms(engine: EagerEngine, image: Tensor) -> float:
+def _run_ms(engine: Engine, images: Tensor) -> float:
     started_ns = time.perf_counter_ns()
-    engine.run(image)
+    engine.run(images)
     synchronize(engine.runtime.device)
     return (time.perf_counter_ns() - started_ns) / 1e6
 
 
-def _memory_mb(weights: Weights, size_px: int, runtime: Runtime) -> float | None:
-    def work() -> None:
-        engine = EagerEngine(weights, size_px, runtime)
-        engine.run(engine.upload(_image(size_px)))
-
-    return peak_memory_mb(work, runtime.device)
+def _run_once(spec: Spec) -> None:
+    prepare_process(spec.runtime)
+    engine = build_engine(spec, 1)
+    engine.run(engine.upload(_images(1, spec.canvas_px)))
 
 
-def _image(size_px: int) -> Tensor:
-    return torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8)
+def _images(count: int, size_px: int) -> Tensor:
+    return torch.zeros(count, 3, size_px, size_px, dtype=torch.uint8)

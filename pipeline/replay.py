@@ -6,16 +6,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pipeline.cascade import POLICIES, Bench, PolicyName
+from pipeline.cascade import Bench, PolicyName
+from pipeline.fidelity import compare_with_eager
 from pipeline.measure import Records, Sample, choose_batches, measure_memory, measure_scenario
+from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
+from pipeline.rivals import summarise_rivals
 from pipeline.tables import REPLAY
 from pipeline.timing import Floats, bootstrap_blocks, is_stable, speedup_bound, summarise_latency
 
-# Columns of the block totals: milliseconds of the three policies, images escalated, images.
+# Columns of the block totals: milliseconds of each of these, images escalated, images.
+_CASCADE: tuple[PolicyName, ...] = ("static_low", "static_high", "adaptive")
 _LOW, _HIGH, _ADAPTIVE, _ESCALATED, _IMAGES = range(5)
 _PERCENTILES = np.arange(1.0, 100.0)
+
+
+class Expected(NamedTuple):
+    """By image id: fit's decision, and the oracle that it learned from."""
+
+    escalated: Mapping[str, bool]
+    oracle: Mapping[str, float]
 
 
 class Replayed(NamedTuple):
@@ -53,7 +65,7 @@ def summarise_scenario(
     overhead = bootstrap_blocks(_overhead, totals, *draw)
     statics = (records["static_low"].latency_ms, records["static_high"].latency_ms)
     return {
-        **{name: _summarise_policy(name, records, scenario, truth) for name in POLICIES},
+        **{name: _summarise_policy(name, records, scenario, truth) for name in records},
         "speedup_vs_static_high": speedup._asdict(),
         "speedup_bound": speedup_bound(low_ms, high_ms, escalated / images),
         "overhead_vs_ideal": float(_overhead(totals.sum(axis=0, keepdims=True))[0]),
@@ -69,7 +81,7 @@ def summarise_scenario(
 def block_totals(records: Mapping[PolicyName, Records]) -> Floats:
     """(K, 5): milliseconds of static low, static high and adaptive, images escalated, images."""
     adaptive = records["adaptive"]
-    columns = [np.bincount(records[name].block, records[name].latency_ms) for name in POLICIES]
+    columns = [np.bincount(records[name].block, records[name].latency_ms) for name in _CASCADE]
     columns.append(np.bincount(adaptive.block, adaptive.answers.escalated))
     columns.append(np.bincount(adaptive.block).astype(np.float64))
     return np.stack(columns, axis=1)
@@ -80,8 +92,7 @@ def records_table(
 ) -> pa.Table:
     """Rows of data/replay.parquet: every image under every policy, in the order they are named."""
     parts = []
-    for name in POLICIES:
-        record = records[name]
+    for name, record in records.items():
         columns = {
             "image_id": pa.array(image_ids, pa.string()),
             "scenario": pa.array([scenario] * len(image_ids)),
@@ -96,7 +107,7 @@ def records_table(
 
 def latency_percentiles(records: Mapping[PolicyName, Records]) -> dict[str, list[float]]:
     """Columns of metrics/plots/latency.csv: percentile, then milliseconds of each policy."""
-    columns = {name: np.percentile(records[name].latency_ms, _PERCENTILES) for name in POLICIES}
+    columns = {name: np.percentile(record.latency_ms, _PERCENTILES) for name, record in records.items()}
     return {"percentile": list(_PERCENTILES), **{name: list(values) for name, values in columns.items()}}
 
 
@@ -134,30 +145,40 @@ def _overhead(totals: Floats) -> Floats:
 def replay(
     bench: Bench,
     sample: Sample,
-    fitted: Mapping[str, bool],
+    expected: Expected,
     params: ReplayParams,
     on_progress: Callable[[int], None],
 ) -> Replayed:
-    """Time every scenario. `fitted`: fit's decision by image_id, to be compared with those made here."""
+    """Time every scenario, and hold the engine against eager; `expected`: what fit says of the images."""
     few = sample.canvases[: bench.batch_size]
-    cascade = choose_batches(bench.build(("low", "high")), few)
-    sizes = cascade.batch_sizes
-    memory = {scenario: measure_memory(bench, sizes, few, scenario) for scenario in params.scenarios}
     truth = true_classes(sample.wnids, bench.weights.classes)
-    expected = np.array([fitted[image_id] for image_id in sample.image_ids])
+    oracle = np.array([expected.oracle[image_id] for image_id in sample.image_ids])
+    decided = np.array([expected.escalated[image_id] for image_id in sample.image_ids])
     metrics: dict[str, Any] = {}
     tables: list[pa.Table] = []
     latency: dict[str, list[float]] = {}
     for scenario in params.scenarios:
-        records, settled = measure_scenario(scenario, cascade, sample, params, on_progress)
+        sizes = _batch_sizes(scenario, bench, few)
+        memory = measure_memory(bench, sizes, few, scenario)
+        records, settled = measure_scenario(scenario, bench.build(sizes), sample, params, on_progress)
         summary = summarise_scenario(scenario, records, settled, truth, params)
-        for name in POLICIES:
-            summary[name]["peak_memory_mb"] = memory[scenario][name]
-        if scenario == "offline":
-            summary["batch_size"] = sizes
-        summary["decision_agreement"] = float((records["adaptive"].answers.escalated == expected).mean())
+        for name, peak_mb in memory.items():
+            summary[name]["peak_memory_mb"] = peak_mb
+        escalated = records["adaptive"].answers.escalated
+        low, high = records["static_low"].answers, records["static_high"].answers
+        summary |= summarise_rivals(low, high, int(escalated.sum()), oracle, truth)
+        summary["batch_size"] = sizes
+        summary["decision_agreement"] = float((escalated == decided).mean())
         metrics[scenario] = summary
         tables.append(records_table(scenario, sample.image_ids, records))
         if scenario == "single_stream" or not latency:
             latency = latency_percentiles(records)
+    metrics["engine"] = compare_with_eager(bench, sample.canvases[: params.compare_images])
     return Replayed(metrics, pa.concat_tables(tables), latency)
+
+
+def _batch_sizes(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Role, int]:
+    """One image at a time, or what each role is fastest at."""
+    if scenario == "single_stream":
+        return dict.fromkeys(bench.sizes_px, 1)
+    return choose_batches(bench.build(dict.fromkeys(bench.sizes_px, bench.batch_size)).engines, canvases)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.backends import choose_backend
 from pipeline.errors import PipelineError
 from pipeline.malloc import keep_freed_memory
 from pipeline.params.runtime import Precision, RuntimeParams
@@ -14,7 +15,7 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Resolved: no `auto` is left. `threads` is the number that torch uses on the CPU."""
+    """Resolved: no `auto` is left. `threads` is the number that a pass uses on the CPU."""
 
     device: torch.device
     backend: str
@@ -23,11 +24,18 @@ class Runtime:
 
 
 def resolve_runtime(params: RuntimeParams) -> Runtime:
-    """Choose the device and set torch's thread count; raises PipelineError where it is not to be had."""
+    """Choose device and backend, and prepare the process; raises PipelineError where they cannot be had."""
+    device = _device(params.device)
+    backend = choose_backend(params.backend, device, params.precision)
+    runtime = Runtime(device, backend, params.precision, params.threads or torch.get_num_threads())
+    prepare_process(runtime)
+    return runtime
+
+
+def prepare_process(runtime: Runtime) -> None:
+    """What a process needs before it runs engines: the allocator's and torch's settings."""
     keep_freed_memory()
-    if params.threads:
-        torch.set_num_threads(params.threads)
-    return Runtime(_device(params.device), "eager", params.precision, torch.get_num_threads())
+    torch.set_num_threads(runtime.threads)
 
 
 def synchronize(device: torch.device) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.engines.base import Answer
 from pipeline.tables import embeddings_schema, vector_array, write_table
 from pipeline.tally import Tally
-from pipeline.vit import Pass
 
 _BUFFERS = 2
 
@@ -35,8 +35,8 @@ class Shard:
     def start(self, number: int) -> None:
         self.number, self.image_ids = number, []
 
-    def add(self, image_ids: list[str], result: Pass) -> None:
-        """Copy the rows of a `Pass` that is on the CPU behind those already here."""
+    def add(self, image_ids: list[str], result: Answer) -> None:
+        """Copy the rows of an answer that is on the CPU behind those already here."""
         self.states = result.trace.shape[1]
         first, last = len(self.image_ids), len(self.image_ids) + len(image_ids)
         for name in ("embedding", "trace", "logits"):
@@ -71,7 +71,7 @@ class ShardWriter:
         self.thread.start()
         return self
 
-    def add(self, number: int, image_ids: list[str], result: Pass) -> None:
+    def add(self, number: int, image_ids: list[str], result: Answer) -> None:
         if self.filling is not None and self.filling.number != number:
             self._send(self.filling)
             self.filling = None

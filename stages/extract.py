@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from pipeline.engine import TRANSFORM, EagerEngine
+from pipeline.engines.base import TRANSFORM, Spec
+from pipeline.engines.build import build_engine
 from pipeline.extract import extract
 from pipeline.files import sha256_of, write_json
 from pipeline.memory import process_peak_mb
@@ -46,7 +47,7 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
         f"{runtime.precision}, {runtime.threads} threads, batch {batch_size}"
     )
     with progress(f"extract {role}", count_rows(images), "images") as advance:
-        engine = EagerEngine(weights, getattr(sizes, role), runtime)
+        engine = build_engine(Spec(weights, sizes.high, getattr(sizes, role), runtime), batch_size)
         tally = extract(images, scratch, engine, fingerprint, sizes.high, batch_size, shard_images, advance)
     _publish(scratch, embeddings / role)
     write_json(metrics / f"{role}.json", _rates(tally, runtime))
@@ -98,6 +99,8 @@ def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:
         "total": {**rate(tally.wall_s), "wall_s": tally.wall_s},
         "peak_memory_mb": process_peak_mb(runtime.device),
         "device": str(runtime.device),
+        "backend": runtime.backend,
+        "precision": runtime.precision,
         "threads": runtime.threads,
     }
 

@@ -24,12 +24,19 @@ def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
     """Measure the forward pass alone, one image at a time: latency, FLOPs, parameters, peak memory."""
     sizes = params.section("resolutions", ResolutionParams)
     within = params.section("replay", ReplayParams).stable_within
-    runtime = resolve_runtime(params.section("runtime", RuntimeParams))
+    options = params.section("runtime", RuntimeParams)
+    runtime = resolve_runtime(options)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
-    costs = profile_roles(weights, sizes.model_dump(), runtime, runs, within)
-    conditions = {"device": str(runtime.device), "threads": runtime.threads, "precision": runtime.precision}
+    roles = sizes.by_role()
+    costs = profile_roles(weights, roles, runtime, options.batch_size, runs, within)
+    conditions = {
+        "device": str(runtime.device),
+        "backend": runtime.backend,
+        "precision": runtime.precision,
+        "threads": runtime.threads,
+    }
     write_json(metrics, costs | conditions | {"processor": read_json(machine)["processor"]})
-    for role in ("low", "high"):
+    for role in roles:
         cost = costs[role]
         click.echo(f"{role}: {cost['latency_ms']['p50']:.2f} ms, {cost['gflops']:.3f} GFLOP")
 

@@ -7,17 +7,18 @@ import click
 
 from pipeline.cascade import Bench
 from pipeline.embeddings import measure_proxy
-from pipeline.engine import TRANSFORM
+from pipeline.engines.base import TRANSFORM
 from pipeline.files import read_json, sha256_of, write_csv, write_json
 from pipeline.machine import current_commit
 from pipeline.measure import read_sample
+from pipeline.oracles import ORACLES
 from pipeline.params.model import ModelParams, ResolutionParams
-from pipeline.params.replay import ReplayParams
+from pipeline.params.replay import SCENARIOS, ReplayParams
 from pipeline.params.runtime import RuntimeParams
-from pipeline.policy import check_made_for, decide, read_policy
-from pipeline.replay import Replayed, replay
+from pipeline.policy import Policy, check_made_for, decide, read_policy
+from pipeline.replay import Expected, Replayed, replay
 from pipeline.runtime import resolve_runtime
-from pipeline.tables import write_table
+from pipeline.tables import read_table, write_table
 from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
@@ -26,21 +27,21 @@ from stages.progress import progress
 @stage_command("replay")
 @path_option("images", "data/images.parquet", "Table of images.")
 @path_option("low", "data/embeddings/low", "Folder of low embeddings; fit's decisions are compared.")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas; the oracle's choice is compared.")
 @path_option("policy", "models/policy.json", "Policy to replay.")
 @path_option("machine", "data/probe/machine.json", "Description of this machine.")
 @path_option("table", "data/replay.parquet", "Table of latencies (ms) and answers to write.")
 @path_option("metrics", "metrics", "Folder for replay.json and environment.json.")
 @path_option("plots", "metrics/plots", "Folder for latency.csv.")
-def main(params: ParamsFile, images: Path, low: Path, policy: Path, table: Path, **paths: Path) -> None:
-    """Time static low, static high and adaptive inference, interleaved, against the ideal bound."""
+def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: Path) -> None:
+    """Time the static policies and adaptive inference, interleaved, against the ideal bound."""
     settings = params.section("replay", ReplayParams)
-    bench = _bench(params, policy)
-    ids, proxy = measure_proxy(low, bench.policy.proxy)
-    fitted = dict(zip(ids, decide(bench.policy, proxy).tolist(), strict=True))
+    bench = _bench(params, policy, settings)
+    expected = _expected(bench.policy, paths["low"], paths["deltas"])
     sample = read_sample(images, bench.sizes_px["high"], settings.images)
     total = len(sample.image_ids) * len(settings.scenarios)
     with progress("replay", total, "images") as advance:
-        result = replay(bench, sample, fitted, settings, advance)
+        result = replay(bench, sample, expected, settings, advance)
     write_table(table, result.table, {"kind": "replay", "policy_sha256": sha256_of(policy)})
     write_csv(paths["plots"] / "latency.csv", result.latency)
     write_json(paths["metrics"] / "environment.json", _environment(bench, params, paths["machine"]))
@@ -48,13 +49,26 @@ def main(params: ParamsFile, images: Path, low: Path, policy: Path, table: Path,
     _print(result)
 
 
-def _bench(params: ParamsFile, policy: Path) -> Bench:
+def _expected(policy: Policy, low: Path, deltas: Path) -> Expected:
+    """What fit decides on the stored embeddings, and the oracle of the same images."""
+    ids, proxy = measure_proxy(low, policy.proxy)
+    table = read_table(deltas, ["image_id", "delta", "agree", "low_correct", "high_correct"])
+    oracle = ORACLES[policy.oracle](table)
+    return Expected(
+        dict(zip(ids, decide(policy, proxy).tolist(), strict=True)),
+        dict(zip(table["image_id"].to_pylist(), oracle.tolist(), strict=True)),
+    )
+
+
+def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     """The model under the run's settings, with a policy that was fitted under the same ones."""
     options = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
     runtime = resolve_runtime(options)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
-    bench = Bench(weights, sizes.model_dump(), runtime, read_policy(policy), options.batch_size)
+    bench = Bench(
+        weights, sizes.by_role(), runtime, read_policy(policy), options.batch_size, settings.deadline_ms
+    )
     running = {
         "weights_sha256": weights.sha256,
         "transform": TRANSFORM,
@@ -85,7 +99,15 @@ def _environment(bench: Bench, params: ParamsFile, machine: Path) -> dict[str, A
 
 
 def _print(result: Replayed) -> None:
-    for scenario, numbers in result.metrics.items():
+    engine = result.metrics["engine"]
+    click.echo(
+        f"engine: {100 * engine['decision_agreement']:.2f} % of the decisions are eager float32's; "
+        f"largest error {engine['largest_error']:.1e}, tolerance {engine['tolerance']:.0e}"
+    )
+    if not engine["within_tolerance"]:
+        click.echo("Warning: the engine's answers lie further from eager's than its tolerance", err=True)
+    for scenario in (name for name in SCENARIOS if name in result.metrics):
+        numbers = result.metrics[scenario]
         speedup = numbers["speedup_vs_static_high"]
         click.echo(
             f"{scenario}: speed-up {speedup['median']:.3f} "

@@ -9,7 +9,8 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from pipeline.engine import EagerEngine
+from pipeline.engines.base import Spec
+from pipeline.engines.eager import EagerEngine
 from pipeline.params.model import ModelParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.policy import Policy
@@ -17,7 +18,7 @@ from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import IMAGES, write_table
 from pipeline.vit import Weights, load_weights
 
-RUNTIME_PARAMS = RuntimeParams(device="cpu", backend="auto", precision="float32", batch_size=4, threads=None)
+RUNTIME_PARAMS = RuntimeParams(device="cpu", backend="eager", precision="float32", batch_size=4, threads=None)
 
 
 def runtime() -> Runtime:
@@ -29,9 +30,14 @@ def weights() -> Weights:
     return load_weights(ModelParams(name="static_vit", weights="random", seed=0), native_px=64)
 
 
+def spec(size_px: int, backend: str = "eager", precision: str = "float32") -> Spec:
+    runtime = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"backend": backend, "precision": precision}))
+    return Spec(weights(), 64, size_px, runtime, "cls_change")
+
+
 @cache
-def engine(size_px: int) -> EagerEngine:
-    return EagerEngine(weights(), size_px, runtime())
+def engine(size_px: int, batch_size: int = 64) -> EagerEngine:
+    return EagerEngine(spec(size_px), batch_size)
 
 
 def canvases(count: int, size_px: int = 64, seed: int = 0) -> torch.Tensor:

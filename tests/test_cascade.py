@@ -1,7 +1,9 @@
+import time
+
 import numpy as np
 import pytest
 
-from pipeline.cascade import Bench, Cascade
+from pipeline.cascade import NEEDS, Bench, Cascade
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, decide
 from pipeline.proxies import cls_change
 from tests.made import canvases, engine, policy, runtime, weights
@@ -11,12 +13,9 @@ PROXY = cls_change(engine(32).run(IMAGES).trace, None).numpy().astype(float)
 MIDDLE = float(np.sort(PROXY)[5:7].mean())
 
 
-def batches(size):
-    return {"low": size, "high": size}
-
-
-def cascade(threshold, batch_size, direction=1):
-    return Cascade({"low": engine(32), "high": engine(64)}, policy(threshold, direction), batches(batch_size))
+def cascade(threshold, batch_size, direction=1, high_batch=None):
+    engines = {"low": engine(32, batch_size), "high": engine(64, high_batch or batch_size)}
+    return Cascade(engines, policy(threshold, direction))
 
 
 def test_static_policies_answer_with_one_engine():
@@ -48,22 +47,23 @@ def test_decisions_are_those_of_fit():
     """fit decides on the NumPy proxy of the stored trace, the cascade on the torch proxy of its own pass."""
     for direction, threshold in ((1, MIDDLE), (-1, -MIDDLE)):
         made = policy(threshold, direction)
-        answers = Cascade({"low": engine(32), "high": engine(64)}, made, batches(4)).answer(
-            "adaptive", IMAGES
-        )
+        answers = cascade(threshold, 4, direction).answer("adaptive", IMAGES)
         trace = engine(32).run(IMAGES).trace.numpy()
         assert answers.escalated.tolist() == decide(made, cls_change(trace, None)).tolist()
 
 
 class Counting:
-    def __init__(self, inner):
-        self.inner, self.sizes = inner, []
+    """An engine that notes the sizes of its batches, and takes a while for each if so told."""
+
+    def __init__(self, inner, takes_s=0.0):
+        self.inner, self.batch_size, self.takes_s, self.sizes = inner, inner.batch_size, takes_s, []
 
     def upload(self, images):
         return self.inner.upload(images)
 
     def run(self, images):
         self.sizes.append(len(images))
+        time.sleep(self.takes_s)
         return self.inner.run(images)
 
 
@@ -71,21 +71,39 @@ class Counting:
     ("threshold", "high_sizes"), [(NEVER_ESCALATE, []), (MIDDLE, [4, 1]), (ALWAYS_ESCALATE, [4, 4, 3])]
 )
 def test_the_high_pass_runs_in_full_batches_and_only_where_needed(threshold, high_sizes):
-    low, high = Counting(engine(32)), Counting(engine(64))
-    Cascade({"low": low, "high": high}, policy(threshold), batches(4)).answer("adaptive", IMAGES)
+    low, high = Counting(engine(32, 4)), Counting(engine(64, 4))
+    Cascade({"low": low, "high": high}, policy(threshold)).answer("adaptive", IMAGES)
     assert low.sizes == [4, 4, 3]
     assert high.sizes == high_sizes
 
 
 def test_each_role_has_a_batch_of_its_own():
-    low, high = Counting(engine(32)), Counting(engine(64))
-    both = Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), {"low": 6, "high": 4})
-    answers = both.answer("adaptive", IMAGES)
+    low, high = Counting(engine(32, 6)), Counting(engine(64, 4))
+    answers = Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE)).answer("adaptive", IMAGES)
     assert (low.sizes, high.sizes) == ([6, 5], [4, 4, 3])
     assert answers.top1.tolist() == cascade(0, 4).answer("static_high", IMAGES).top1.tolist()
 
 
+@pytest.mark.parametrize(
+    ("deadline_ms", "high_sizes"), [(None, [8, 3]), (10_000.0, [8, 3]), (0.0, [4, 4, 3])]
+)
+def test_no_escalated_image_waits_beyond_the_deadline(deadline_ms, high_sizes):
+    low, high = Counting(engine(32, 4), takes_s=0.001), Counting(engine(64, 8))
+    both = Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), deadline_ms)
+    answers = both.answer("adaptive", IMAGES)
+    assert high.sizes == high_sizes
+    assert answers.top1.tolist() == cascade(0, 4).answer("static_high", IMAGES).top1.tolist()
+
+
+def test_one_call_leaves_nothing_behind_for_the_next():
+    both = cascade(MIDDLE, 4)
+    first = both.answer("adaptive", IMAGES)
+    assert both.answer("adaptive", IMAGES.flip(0)).top1.tolist() == first.top1[::-1].tolist()
+
+
 def test_a_bench_builds_only_what_is_asked_for():
-    bench = Bench(weights(), {"low": 32, "high": 64}, runtime(), policy(0.0), 4)
-    assert bench.build(("low",)).engines.keys() == {"low"}
-    assert bench.build(("low", "high")).engines["high"].size_px == 64
+    bench = Bench(weights(), {"low": 32, "mid": 48, "high": 64}, runtime(), policy(0.0), 4)
+    assert bench.build({"low": 2}).policies == ("static_low",)
+    full = bench.build({"low": 1, "mid": 1, "high": 4})
+    assert full.policies == tuple(NEEDS)
+    assert (full.engines["mid"].size_px, full.engines["high"].batch_size) == (48, 4)

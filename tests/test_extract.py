@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pipeline.embeddings import iter_embeddings, measure_proxy
+from pipeline.engines.base import Answer
 from pipeline.errors import PipelineError
 from pipeline.extract import _forward, check_finite, extract, find_finished
 from pipeline.images import decode_canvas
@@ -10,7 +11,6 @@ from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
 from pipeline.tables import count_rows, vectors
 from pipeline.tally import Tally
-from pipeline.vit import Pass
 from tests.made import engine, images_table, jpeg
 
 FINGERPRINT = {"role": "low", "trace_states": 13}
@@ -143,7 +143,7 @@ def test_another_fault_of_the_engine_is_raised_as_it_is(images):
     ],
 )
 def test_nan_and_infinity_name_image_and_layer(field, index, value, layer):
-    result = Pass(torch.zeros(3, 200), torch.zeros(3, 192), torch.zeros(3, 13, 192))
+    result = Answer(torch.zeros(3, 200), torch.zeros(3, 192), torch.zeros(3, 13, 192))
     check_finite(["a", "b", "c"], result)
     getattr(result, field)[index] = value
     with pytest.raises(PipelineError, match=f"b: NaN or infinity after {layer};"):

@@ -31,7 +31,7 @@ def test_committed_defaults_are_those_of_the_design():
     committed = yaml.safe_load(shown.stdout)
     assert committed["data"]["source"] == "tiny-imagenet"
     assert committed["data"]["calibration_images"] == committed["data"]["evaluation_images"] == 2000
-    assert committed["resolutions"] == {"low": 32, "high": 64}
+    assert committed["resolutions"] == {"low": 32, "mid": 48, "high": 64}
     assert committed["fit"]["threshold"] == {"rule": "escalation_rate", "value": 0.095, "confidence": 0.9}
 
 

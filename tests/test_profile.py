@@ -19,9 +19,11 @@ def test_flops_are_those_counted_by_hand(size_px, tokens):
 
 
 def test_costs_of_both_roles():
-    costs = profile_roles(weights(), {"low": 32, "high": 64}, runtime(), runs=30, within=0.5)
+    sizes_px = {"low": 32, "mid": 48, "high": 64}
+    costs = profile_roles(weights(), sizes_px, runtime(), batch_size=4, runs=30, within=0.5)
     assert costs["low"]["tokens"] == 65
     assert costs["high"]["parameters"] - costs["low"]["parameters"] == (257 - 65) * 192
     assert costs["low"]["latency_ms"].keys() == {"mean", "p50", "p90"}
     assert costs["flops_ratio"] == flops_by_hand(257) / flops_by_hand(65)
+    assert costs["low"]["batch_ms_per_image"].keys() == {"4", "2"}
     assert costs["latency_ratio"] > 1

@@ -99,8 +99,11 @@ def test_a_replay_decides_as_fit_did_and_both_scenarios_answer_alike(sample):
     progress = []
     found = replay(made, sample, fitted, PARAMS, progress.append)
     assert sum(progress) == 14
-    assert found.metrics.keys() == {"single_stream", "offline"}
-    for numbers in found.metrics.values():
+    assert found.metrics.keys() == {"single_stream", "offline", "engine"}
+    assert found.metrics["engine"]["decision_agreement"] == 1.0
+    for name in ("single_stream", "offline"):
+        numbers = found.metrics[name]
+        assert numbers["random"]["escalation_rate"] == numbers["adaptive"]["escalation_rate"]
         assert numbers["decision_agreement"] == 1.0
         assert numbers["adaptive"]["escalation_rate"] == pytest.approx(3 / 7)
         assert numbers["static_high"]["peak_memory_mb"] > 10

@@ -7,11 +7,14 @@ from pydantic import Field
 from pipeline.params.base import Section
 
 Scenario = Literal["single_stream", "offline"]
+SCENARIOS: tuple[Scenario, ...] = ("single_stream", "offline")
 
 
 class ReplayParams(Section):
     scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=2)]
     images: Annotated[int, Field(ge=1)] | None
+    compare_images: Annotated[int, Field(ge=1)]
+    deadline_ms: Annotated[float, Field(ge=0)] | None
     single_stream_block: Annotated[int, Field(ge=1)]
     offline_block: Annotated[int, Field(ge=1)]
     warmup_windows: Annotated[int, Field(ge=3, le=1000)]

@@ -6,12 +6,13 @@ from pydantic import Field
 
 from pipeline.params.base import Section
 
+Backend = Literal["auto", "eager", "openvino", "compile", "cudagraph"]
 Precision = Literal["float32", "bfloat16"]
 
 
 class RuntimeParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    backend: Literal["auto", "eager"]
+    backend: Backend
     precision: Precision
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     threads: Annotated[int, Field(ge=1, le=1024)] | None

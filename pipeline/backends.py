@@ -1,0 +1,55 @@
+"""Which backends this machine can run, and what is missing for the others."""
+
+import importlib.util
+import shutil
+
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.params.runtime import Precision
+
+# Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
+PREFERENCE = {"cuda": ("cudagraph", "compile", "eager"), "cpu": ("openvino", "compile", "eager")}
+BACKENDS = ("eager", "openvino", "compile", "cudagraph")
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
+
+
+def choose_backend(wanted: str, device: torch.device, precision: Precision) -> str:
+    """`auto` to the fastest that can run here; raises PipelineError where a named one cannot."""
+    if wanted == "auto":
+        return next(name for name in PREFERENCE[device.type] if why_not(name, device, precision) is None)
+    reason = why_not(wanted, device, precision)
+    if reason is not None:
+        raise PipelineError(f"runtime.backend: {wanted} cannot run {precision} on {device}: {reason}")
+    return wanted
+
+
+def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
+    """What is missing for the backend, and what to do; None where it can run."""
+    if backend == "openvino":
+        return _why_not_openvino(device, precision)
+    if backend == "cudagraph" and device.type != "cuda":
+        return "it needs an NVIDIA GPU and a torch built for CUDA; use runtime.backend: auto"
+    if backend in ("compile", "cudagraph"):
+        return _why_no_compiler(device)
+    return None
+
+
+def _why_not_openvino(device: torch.device, precision: Precision) -> str | None:
+    if device.type != "cpu":
+        return "it runs on the CPU here; use runtime.device: cpu"
+    if importlib.util.find_spec("openvino") is None:
+        return "it is not installed; pip install openvino"
+    from pipeline.quiet_openvino import ov
+
+    if _CAPABILITIES[precision] in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return None
+    return "the processor has no such instructions; use runtime.precision: float32"
+
+
+def _why_no_compiler(device: torch.device) -> str | None:
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs triton on CUDA; pip install triton"
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
+    return None

@@ -1,0 +1,91 @@
+"""The interface of an engine: a model at one role, built once for batches of up to a size.
+
+A canvas is the decoded image at the high size, uint8 RGB. Resizing to the role's own size happens inside,
+so that whatever times an engine pays for it. Everything a pass says comes from one call.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.params.runtime import Precision
+from pipeline.runtime import Runtime
+from pipeline.vit import Weights
+
+# How a canvas becomes the input of a role; part of every fingerprint.
+TRANSFORM = "bilinear antialiased resize of uint8, then ImageNet mean and std"
+# Largest error against eager float32 that an engine may have: of trace, embedding and proxy as a share of
+# their largest value, so that one number fits models of any scale.
+TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an engine is built from: canvases of `canvas_px` come in, the model sees `size_px`.
+
+    proxy: name of the score that it computes beside, None where none is asked for.
+    """
+
+    weights: Weights
+    canvas_px: int
+    size_px: int
+    runtime: Runtime
+    proxy: str | None = None
+
+
+class Answer(NamedTuple):
+    """A pass over B images, on the engine's device, float32; valid until the engine's next run.
+
+    logits (B, C), embedding (B, D), trace (B, L+1, D) as in `vit.Pass`, proxy (B,) or None.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    trace: Tensor
+    proxy: Tensor | None = None
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Answer":
+        """The answer with every tensor that it has replaced by the function's."""
+        return Answer(*(None if value is None else function(value) for value in self))  # type: ignore[arg-type]
+
+
+def join(parts: list[Answer]) -> Answer:
+    """One answer of copies, in the order of the parts."""
+    return Answer(*(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True)))  # type: ignore[arg-type]
+
+
+class Engine(ABC):
+    """One role's model; `batch_size` is the largest batch that `run` takes."""
+
+    def __init__(self, spec: Spec, batch_size: int) -> None:
+        self.spec = spec
+        self.size_px, self.runtime, self.batch_size = spec.size_px, spec.runtime, batch_size
+
+    def upload(self, canvases: Tensor) -> Tensor:
+        """Host uint8 (B, 3, S, S) to the device."""
+        return canvases.to(self.runtime.device, non_blocking=True)
+
+    @abstractmethod
+    def run(self, canvases: Tensor) -> Answer:
+        """Device uint8 (B, 3, canvas_px, canvas_px) to an answer, which on a GPU may still be under way."""
+
+
+def halvings(batch_size: int) -> list[int]:
+    """batch_size, half of it, and so on down to one."""
+    sizes = [batch_size]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def split_exactly(count: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """(start, size) of pieces that make up `count`, the largest of the descending `sizes` first."""
+    start = 0
+    while start < count:
+        size = next(size for size in sizes if size <= count - start)
+        yield start, size
+        start += size

@@ -1,0 +1,81 @@
+"""`cudagraph`: every kernel of a pass captured once for each batch size, and launched as one.
+
+A small model at batch one is bound by its launches. Resize, passes and proxy are inside the captured graph;
+choosing what to escalate cannot be, since the number of images it leaves is not known beforehand.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.engines.base import Answer, Engine, Spec, halvings
+from pipeline.engines.compiled import compile_model, fused_model
+from pipeline.images import resize
+
+Model = Callable[[Tensor], tuple[Tensor, ...]]
+
+_WARM_UPS = 3
+_TIMED_RUNS = 50
+
+
+class CudaGraphEngine(Engine):
+    """A batch runs in the smallest captured size that holds it; what is left of that size is not read."""
+
+    def __init__(self, spec: Spec, batch_size: int) -> None:
+        super().__init__(spec, batch_size)
+        self.passes = {size: _capture_fastest(spec, size) for size in sorted(halvings(batch_size))}
+
+    def run(self, canvases: Tensor) -> Answer:
+        size = next(size for size in self.passes if size >= len(canvases))
+        return self.passes[size](canvases)
+
+
+class _Captured:
+    """One graph with its input and its outputs, all allocated once."""
+
+    def __init__(self, model: Model, spec: Spec, size: int) -> None:
+        shape = (size, 3, spec.canvas_px, spec.canvas_px)
+        self.canvases = torch.zeros(shape, dtype=torch.uint8, device=spec.runtime.device)
+        self.graph = torch.cuda.CUDAGraph()
+
+        def work() -> Answer:
+            return Answer(*model(resize(self.canvases, spec.size_px)))
+
+        with torch.inference_mode():
+            _warm_up(work)
+            with torch.cuda.graph(self.graph):
+                self.answer = work()
+
+    def __call__(self, canvases: Tensor) -> Answer:
+        self.canvases[: len(canvases)].copy_(canvases, non_blocking=True)
+        self.graph.replay()
+        return self.answer.each(lambda value: value[: len(canvases)])
+
+
+def _warm_up(work: Callable[[], Answer]) -> None:
+    """On a stream of its own, as capturing asks for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def _capture_fastest(spec: Spec, size: int) -> _Captured:
+    """The graph of the plain or of the compiled model, whichever takes less time."""
+    plain = _Captured(fused_model(spec), spec, size)
+    compiled = _Captured(compile_model(spec), spec, size)
+    return min(plain, compiled, key=_time_s)
+
+
+def _time_s(captured: _Captured) -> float:
+    captured(captured.canvases)
+    torch.cuda.synchronize()
+    started_s = time.perf_counter()
+    for _ in range(_TIMED_RUNS):
+        captured.graph.replay()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started_s

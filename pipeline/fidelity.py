@@ -1,0 +1,58 @@
+"""How far an engine's answers lie from those of eager PyTorch in float32 on the same images."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.cascade import Bench
+from pipeline.engines.base import TOLERANCE, Answer, Engine, join
+from pipeline.engines.build import build_engine
+from pipeline.engines.eager import EagerEngine
+from pipeline.params.model import Role
+from pipeline.policy import Policy, decide
+
+
+def compare_with_eager(bench: Bench, canvases: Tensor) -> dict[str, Any]:
+    """Errors by role and, of the low pass, the share of equal decisions; host canvases (N, 3, S, S).
+
+    error: largest difference as a share of the largest value, over logits, embedding and trace.
+    """
+    found: dict[str, Any] = {"images": len(canvases), "tolerance": TOLERANCE[bench.runtime.precision]}
+    errors = []
+    for role in ("low", "high"):
+        reference, answer = _answers(bench, role, canvases)
+        found[role] = {
+            name: _error(getattr(answer, name), getattr(reference, name))
+            for name in ("logits", "embedding", "trace")
+        }
+        errors += found[role].values()
+        same = answer.logits.argmax(1) == reference.logits.argmax(1)
+        found[role]["top1_agreement"] = float(same.float().mean())
+        if role == "low":
+            found["decision_agreement"] = _equal_decisions(bench.policy, answer, reference)
+    return found | {"largest_error": max(errors), "within_tolerance": int(max(errors) <= found["tolerance"])}
+
+
+def _answers(bench: Bench, role: Role, canvases: Tensor) -> tuple[Answer, Answer]:
+    spec = bench.spec(role)
+    eager = replace(spec, runtime=replace(bench.runtime, backend="eager", precision="float32"))
+    engines = EagerEngine(eager, bench.batch_size), build_engine(spec, bench.batch_size)
+    reference, answer = (_run_all(engine, canvases) for engine in engines)
+    return reference, answer
+
+
+def _run_all(engine: Engine, canvases: Tensor) -> Answer:
+    parts = canvases.split(engine.batch_size)
+    return join([engine.run(engine.upload(part)).each(lambda value: value.cpu().clone()) for part in parts])
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _equal_decisions(policy: Policy, answer: Answer, reference: Answer) -> float:
+    assert answer.proxy is not None
+    assert reference.proxy is not None
+    same = decide(policy, answer.proxy.numpy()) == decide(policy, reference.proxy.numpy())
+    return float(same.mean())

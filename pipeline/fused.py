@@ -1,0 +1,149 @@
+"""The same function as `TracedViT` in fewer operations, for the engines that compile it.
+
+What is exact algebra is done once, on the weights: the pixels' normalisation goes into the patch embedding,
+the affine part of each norm into the layer behind it, the attention's scale into the query. The last block
+computes its class token only, since nothing reads the others. The proxy is part of the graph.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.proxies import get_proxy
+from pipeline.vit import DEPTH, HEADS, PATCH_PX, WIDTH, TracedViT, Weights
+
+_EPSILON = 1e-6
+_HEAD_WIDTH = WIDTH // HEADS
+
+
+class _Affine(NamedTuple):
+    """weight (out, in) and bias (out,) of a linear layer."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class FusedViT(nn.Module):
+    """uint8 (B, 3, size, size) to logits, embedding and trace as in `Pass`, and the proxy (B,) where named.
+
+    dtype: of the linear layers; tokens, norms and what is returned stay float32.
+    """
+
+    position: Tensor
+    first: Tensor
+
+    def __init__(
+        self, weights: Weights, size_px: int, proxy: str | None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        reference = TracedViT(weights, size_px)
+        state = {name: value.float() for name, value in reference.vit.state_dict().items()}
+        self.proxy = get_proxy(proxy) if proxy else None
+        patches, bias = _fold_pixels(state, reference.mean, reference.std)
+        self.patches = nn.Parameter(patches)
+        self.register_buffer("position", state["pos_embed"][:, 1:] + bias)
+        self.register_buffer("first", state["cls_token"] + state["pos_embed"][:, :1])
+        self.blocks = nn.ModuleList(_Block(_part(state, f"blocks.{index}.")) for index in range(DEPTH))
+        self.norm = nn.LayerNorm(WIDTH, _EPSILON)
+        self.norm.load_state_dict(_part(state, "norm."))
+        self.head = _linear(_Affine(state["head.weight"], state["head.bias"]))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                layer.to(dtype)
+        self.patches.data = self.patches.to(dtype)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        patches = F.conv2d(images.to(self.patches.dtype), self.patches, stride=PATCH_PX)
+        tokens = patches.flatten(2).transpose(1, 2).float() + self.position
+        tokens = torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)  # B, N, D
+        steps = [tokens[:, 0]]
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
+            steps.append(tokens[:, 0])
+        assert isinstance(last, _Block)
+        steps.append(last.cls_only(tokens)[:, 0])
+        embedding, trace = self.norm(steps[-1]), torch.stack(steps, dim=1)
+        logits = _apply(self.head, embedding).float()
+        result = logits, embedding, trace
+        return (*result, self.proxy(trace, logits)) if self.proxy else result
+
+
+class _Block(nn.Module):
+    """Attention and MLP, each behind a norm without affine part and added to the tokens."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        qkv = _fold_norm(state, "norm1", "attn.qkv")
+        scale = torch.ones(3 * WIDTH)
+        scale[:WIDTH] = _HEAD_WIDTH**-0.5
+        self.qkv = _linear(_Affine(qkv.weight * scale[:, None], qkv.bias * scale))
+        self.out = _linear(_Affine(state["attn.proj.weight"], state["attn.proj.bias"]))
+        self.widen = _linear(_fold_norm(state, "norm2", "mlp.fc1"))
+        self.narrow = _linear(_Affine(state["mlp.fc2.weight"], state["mlp.fc2.bias"]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        count = tokens.shape[1]
+        qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, HEADS, _HEAD_WIDTH)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self._add(tokens, query, key, value)
+
+    def cls_only(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, 1, D): the class token asks all tokens, and only it goes on."""
+        weights, biases = self.qkv.weight, self.qkv.bias
+        normalised = _normalise(tokens).to(weights.dtype)
+        query = F.linear(normalised[:, :1], weights[:WIDTH], biases[:WIDTH])
+        both = F.linear(normalised, weights[WIDTH:], biases[WIDTH:])
+        key, value = both[..., :WIDTH], both[..., WIDTH:]
+        return self._add(tokens[:, :1], *map(_split_heads, (query, key, value)))
+
+    def _add(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        tokens = tokens + self.out(attended.transpose(1, 2).reshape(tokens.shape))
+        changed: Tensor = tokens + self.narrow(F.gelu(_apply(self.widen, _normalise(tokens))))
+        return changed
+
+
+def _normalise(tokens: Tensor) -> Tensor:
+    return F.layer_norm(tokens, (WIDTH,), eps=_EPSILON)
+
+
+def _apply(layer: nn.Module, values: Tensor) -> Tensor:
+    """A linear layer, in the precision of its weights."""
+    assert isinstance(layer, nn.Linear)
+    applied: Tensor = layer(values.to(layer.weight.dtype))
+    return applied
+
+
+def _split_heads(values: Tensor) -> Tensor:
+    """(B, N, D) to (B, heads, N, D / heads)."""
+    batch, count, _ = values.shape
+    return values.reshape(batch, count, HEADS, _HEAD_WIDTH).transpose(1, 2)
+
+
+def _fold_pixels(state: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Patch weights for pixels of 0..255 and the constant that the mean leaves, (D,)."""
+    weight = state["patch_embed.proj.weight"] / std
+    return weight, state["patch_embed.proj.bias"] - (weight * mean).sum(dim=(1, 2, 3))
+
+
+def _fold_norm(state: Mapping[str, Tensor], norm: str, layer: str) -> _Affine:
+    """W (g x + h) + b = (W g) x + (W h + b)."""
+    weight, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
+    gain, shift = state[f"{norm}.weight"], state[f"{norm}.bias"]
+    return _Affine(weight * gain, bias + weight @ shift)
+
+
+def _linear(affine: _Affine) -> nn.Linear:
+    layer = nn.Linear(affine.weight.shape[1], affine.weight.shape[0])
+    layer.load_state_dict(affine._asdict())
+    return layer
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,102 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from pipeline.backends import why_not
+from pipeline.engines.base import TOLERANCE, halvings, split_exactly
+from pipeline.engines.build import build_engine
+from pipeline.proxies import PROXIES
+from pipeline.vit import TracedViT
+from tests.made import canvases, engine, runtime, spec, weights
+
+CPU = torch.device("cpu")
+IMAGES = canvases(11)
+# A compiler takes minutes for every shape; the other engines are tested in full.
+ENGINES = [("openvino", "float32"), ("openvino", "bfloat16"), ("eager", "bfloat16")]
+
+
+@pytest.fixture(scope="module")
+def build():
+    """Engines by backend, precision and size, each built once."""
+    built = {}
+
+    def get(backend, precision, size_px):
+        reason = why_not(backend, CPU, precision)
+        if reason:
+            pytest.skip(reason)
+        key = backend, precision, size_px
+        if key not in built:
+            built[key] = build_engine(spec(size_px, backend, precision), batch_size=8)
+        return built[key]
+
+    return get
+
+
+def largest_error(found, expected):
+    return max(
+        float((a - b).abs().max() / b.abs().max()) for a, b in zip(found[:3], expected[:3], strict=True)
+    )
+
+
+def test_the_low_input_is_the_canvas_resized():
+    small = functional.resize(IMAGES, [32, 32], antialias=True)
+    expected = TracedViT(weights(), 32)(small)
+    for a, b in zip(engine(32).run(IMAGES)[:3], expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("backend", "precision"), ENGINES)
+@pytest.mark.parametrize("size_px", [32, 48, 64])
+def test_an_engine_answers_as_eager_within_its_tolerance(build, backend, precision, size_px):
+    found = build(backend, precision, size_px).run(IMAGES[:8])
+    expected = engine(size_px).run(IMAGES[:8])
+    assert all(value.dtype == torch.float32 for value in found)
+    error = largest_error(found, expected)
+    assert 0 < error < TOLERANCE[precision]
+    torch.testing.assert_close(found.proxy, expected.proxy, rtol=TOLERANCE[precision], atol=0)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_any_number_of_images_is_answered_as_one_by_one(build, count):
+    found = build("openvino", "float32", 32)
+    together = found.run(IMAGES[:count]).each(torch.clone)
+    for row in range(count):
+        alone = found.run(IMAGES[row : row + 1])
+        for value, single in zip(together, alone, strict=True):
+            torch.testing.assert_close(value[row : row + 1], single)
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_every_proxy_is_computed_inside_the_graph(proxy):
+    reason = why_not("openvino", CPU, "float32")
+    if reason:
+        pytest.skip(reason)
+    found = build_engine(replace(spec(32, "openvino"), proxy=proxy), 3).run(IMAGES[:3])
+    expected = PROXIES[proxy](engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
+    torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_engine_answers_as_eager():
+    found = build_engine(spec(32, "compile"), batch_size=1).run(IMAGES[:1])
+    assert 0 < largest_error(found, engine(32).run(IMAGES[:1])) < TOLERANCE["float32"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_captured_engine_answers_as_eager(precision):
+    on_gpu = replace(spec(32), runtime=replace(runtime(), device=torch.device("cuda"), backend="cudagraph"))
+    on_gpu = replace(on_gpu, runtime=replace(on_gpu.runtime, precision=precision))
+    built = build_engine(on_gpu, 4)
+    found = built.run(built.upload(IMAGES[:3])).each(torch.Tensor.cpu)
+    assert largest_error(found, engine(32).run(IMAGES[:3])) < TOLERANCE[precision]
+
+
+def test_batches_are_put_together_from_halvings():
+    assert halvings(64) == [64, 32, 16, 8, 4, 2, 1]
+    assert halvings(11) == [11, 5, 2, 1]
+    assert list(split_exactly(7, [4, 2, 1])) == [(0, 4), (4, 2), (6, 1)]
+    assert list(split_exactly(9, [11, 5, 2, 1])) == [(0, 5), (5, 2), (7, 2)]
