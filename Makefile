@@ -49,8 +49,8 @@ check: setup  ## formatting, lint, strict types, walls between modules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_walls.py
 
-bench: setup  ## measure extraction against the bare forward pass: benchmarks/results/
-	$(BIN)/python -m benchmarks.extraction
+bench: setup  ## the usual way, every engine and extraction side by side: benchmarks/results/
+	$(BIN)/python -m benchmarks --readme README.md
 
 format: setup  ## rewrite files in the project's format
 	$(BIN)/ruff format .

@@ -1,35 +1,38 @@
-"""Extraction against the bare forward pass, and its memory at 2,000 and at 10,000 images.
+"""Extraction side by side: ours against the engine's bare forward pass, and against what people use today.
 
-Run by `make bench`. All numbers of a table come from one run on one machine; the ratios are what counts.
-The bare forward pass is timed before and after each extraction, on one batch that stays in memory.
+`timm` is the usual way: a DataLoader over JPEG files (PIL), forward hooks, `.npy` files. thingsvision and
+clip-retrieval run where a Python that has them is named; clip-retrieval keeps the last embedding only.
+Every measured run is a process of its own, so that none finds another's memory or threads.
 """
 
+import io
 import json
-import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import click
+import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from pipeline.engine import EagerEngine
-from pipeline.files import write_json
-from pipeline.machine import current_commit, describe_machine
-from pipeline.params.model import ModelParams
-from pipeline.params.runtime import RuntimeParams
-from pipeline.runtime import resolve_runtime, synchronize
+from benchmarks.usual import HookedViT
+from pipeline.engines.base import Engine, Spec
+from pipeline.engines.build import build_engine
+from pipeline.params.model import Role
+from pipeline.runtime import Runtime, synchronize
 from pipeline.tables import read_fingerprint, read_table, write_table
-from pipeline.vit import load_weights
+from pipeline.vit import PIXEL_MEAN, PIXEL_STD, Weights
 
 BATCH = 64
-SIZES_PX = {"low": 32, "high": 64}
-COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
 BARE_SECONDS = 8.0
+COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
+SCALES = (1_000, 10_000, 100_000)
+WORKERS = 2
 
 
 def repeat_images(source: Path, path: Path, count: int) -> Path:
@@ -41,104 +44,112 @@ def repeat_images(source: Path, path: Path, count: int) -> Path:
     return path
 
 
-def draw_images(folder: Path) -> Path:
-    """A table of the sample's images, for a clone that has run nothing yet."""
-    archive, images = str(folder / "sample.zip"), folder / "sample.parquet"
-    few = [f"--set=data.{split}_images=1000" for split in ("calibration", "evaluation")]
-    for words in (
-        ["stages.download", "--set", "data.source=sample", "--archive", archive],
-        [
-            "stages.prepare",
-            *few,
-            "--archive",
-            archive,
-            "--images",
-            str(images),
-            "--metrics",
-            archive + ".json",
-        ],
-    ):
-        subprocess.run([sys.executable, "-m", *words], check=True, stderr=subprocess.DEVNULL)
-    return images
+def write_files(images: Path, folder: Path, count: int) -> Path:
+    """The first `count` images as files, which is where the peers read from."""
+    folder.mkdir(parents=True)
+    table = read_table(images, ["jpeg"]).slice(0, count)
+    for row, jpeg in enumerate(table["jpeg"].to_pylist()):
+        (folder / f"{row:06d}.JPEG").write_bytes(jpeg)
+    return folder
 
 
-def time_bare_forward(engine: EagerEngine) -> float:
-    """Images per second of the forward pass alone."""
-    canvases = engine.upload(torch.randint(0, 256, (BATCH, 3, 64, 64), dtype=torch.uint8))
+def time_bare_forward(engine: Engine, canvas_px: int) -> float:
+    """Images per second of the forward pass alone, on one batch that stays in memory."""
+    shape = (engine.batch_size, 3, canvas_px, canvas_px)
+    canvases = engine.upload(torch.randint(0, 256, shape, dtype=torch.uint8))
     engine.run(canvases)
     passes, started_s = 0, time.perf_counter()
     while time.perf_counter() - started_s < BARE_SECONDS:
         engine.run(canvases)
         synchronize(engine.runtime.device)
         passes += 1
-    return passes * BATCH / (time.perf_counter() - started_s)
+    return passes * engine.batch_size / (time.perf_counter() - started_s)
 
 
-def run_extraction(images: Path, role: str, folder: Path) -> dict[str, Any]:
-    """What `adaptive-vit extract` itself says of a run, in a process of its own."""
+def run_ours(images: Path, role: Role, folder: Path, runtime: Runtime, batch_size: int) -> dict[str, Any]:
+    """What `adaptive-vit extract` itself says of a run."""
+    settings = {
+        "runtime.device": str(runtime.device),
+        "runtime.backend": runtime.backend,
+        "runtime.precision": runtime.precision,
+        "runtime.batch_size": batch_size,
+        "model.weights": "random",
+    }
     command = [sys.executable, "-m", "stages.extract", role, "--images", str(images)]
-    command += ["--embeddings", str(folder), "--metrics", str(folder), "--set", f"runtime.batch_size={BATCH}"]
-    command += ["--set", "model.weights=random"]
+    command += ["--embeddings", str(folder), "--metrics", str(folder)]
+    command += [f"--set={key}={value}" for key, value in settings.items()]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     measured: dict[str, Any] = json.loads((folder / f"{role}.json").read_text(encoding="utf-8"))
     return measured
 
 
-def compare_role(role: str, images: Path, folder: Path) -> dict[str, float]:
-    runtime = resolve_runtime(
-        RuntimeParams(device="auto", backend="auto", precision="float32", batch_size=BATCH, threads=None)
-    )
-    weights = load_weights(ModelParams(name="static_vit", weights="random", seed=0), SIZES_PX["high"])
-    engine = EagerEngine(weights, SIZES_PX[role], runtime)
-    before = time_bare_forward(engine)
-    extraction = run_extraction(images, role, folder)
-    after = time_bare_forward(engine)
+def compare_bare(role: Role, spec: Spec, batch_size: int, images: Path, folder: Path) -> dict[str, float]:
+    """Ours against the bare forward pass before and after it, at the same batch."""
+    engine = build_engine(spec, batch_size)
+    before = time_bare_forward(engine, spec.canvas_px)
+    extraction = run_ours(images, role, folder, spec.runtime, batch_size)
+    after = time_bare_forward(engine, spec.canvas_px)
     rate, bare = extraction["total"]["images_per_s"], (before + after) / 2
     return {
+        "batch_size": batch_size,
         "bare_forward_images_per_s": bare,
         "bare_forward_spread": abs(before - after) / bare,
         "extraction_images_per_s": rate,
-        "reader_images_per_s": extraction["reader"]["images_per_s"],
-        "writer_images_per_s": extraction["writer"]["images_per_s"],
         "extraction_over_bare_forward": rate / bare,
     }
 
 
-def compare_memory(source: Path, folder: Path) -> dict[str, float]:
-    peaks = {}
-    for count in (2_000, 10_000):
+def compare_scales(
+    source: Path, folder: Path, runtime: Runtime, batch_size: int, scales: tuple[int, ...] = SCALES
+) -> dict[str, dict[str, float]]:
+    """Rate and peak memory of the low extraction at each number of images."""
+    found = {}
+    for count in scales:
         images = repeat_images(source, folder / f"{count}.parquet", count)
-        peaks[count] = run_extraction(images, "low", folder / str(count))["peak_memory_mb"]
-    return {
-        "peak_memory_mb_2000": peaks[2_000],
-        "peak_memory_mb_10000": peaks[10_000],
-        "peak_memory_10000_over_2000": peaks[10_000] / peaks[2_000],
-    }
+        run = run_ours(images, "low", folder / str(count), runtime, batch_size)
+        found[str(count)] = {
+            "images_per_s": run["total"]["images_per_s"],
+            "peak_memory_mb": run["peak_memory_mb"],
+        }
+    return found
 
 
-@click.command(help=__doc__)
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    default="data/images.parquet",
-    show_default=True,
-    help="Table of images; the sample is drawn where it is missing.",
-)
-@click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
-def main(images: Path, results: Path) -> None:
-    machine = describe_machine()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        images = images if images.exists() else draw_images(folder)
-        some = repeat_images(images, folder / "some.parquet", 2_000)
-        measured: dict[str, Any] = {role: compare_role(role, some, folder / role) for role in SIZES_PX}
-        measured["memory"] = compare_memory(images, folder)
-    threads = torch.get_num_threads()
-    conditions = machine | {"batch_size": BATCH, "threads": threads, "commit": current_commit(Path())}
-    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["processor"]).lower()).strip("-")
-    write_json(results / f"{device}.json", {"extraction": measured, "conditions": conditions})
-    click.echo(json.dumps(measured, indent=2))
+class _Files(Dataset[torch.Tensor]):
+    def __init__(self, folder: Path, size_px: int) -> None:
+        self.paths = sorted(folder.iterdir())
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((size_px, size_px)),
+                transforms.ToTensor(),
+                transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(io.BytesIO(self.paths[index].read_bytes())) as picture:
+            pixels: torch.Tensor = self.transform(picture.convert("RGB"))
+        return pixels
 
 
-if __name__ == "__main__":
-    main()
+def time_timm(weights: Weights, files: Path, size_px: int, native_px: int, folder: Path) -> float:
+    """Images per second of the usual way, start of the loader's workers and writing included."""
+    vit = HookedViT(weights, native_px)
+    folder.mkdir(parents=True)
+    started_s = time.perf_counter()
+    data = _Files(files, size_px)
+    for number, images in enumerate(DataLoader(data, batch_size=BATCH, num_workers=WORKERS)):
+        logits = vit(images)
+        np.save(folder / f"logits_{number:05d}.npy", logits.numpy())
+        for layer, state in enumerate(vit.trace):
+            np.save(folder / f"layer{layer:02d}_{number:05d}.npy", state.numpy())
+    return len(data) / (time.perf_counter() - started_s)
+
+
+def time_peer(python: str, peer: str, files: Path, folder: Path, size_px: int) -> float:
+    """Images per second that a peer's script prints as its last line."""
+    command = [python, "-m", f"benchmarks.{peer}_peer", str(files), str(folder), str(size_px)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.strip().splitlines()[-1])

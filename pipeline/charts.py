@@ -10,6 +10,7 @@ import polars as pl
 Spec = dict[str, Any]
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
+REFERENCE = "#7A7A7A"
 # After Okabe and Ito, the blue lightened: told apart with any colour vision, and close to 3:1 or better
 # against both of the page's backgrounds.
 POLICY_COLOURS = {
@@ -17,8 +18,9 @@ POLICY_COLOURS = {
     "static_high": "#2A83C6",
     "adaptive": "#D55E00",
     "static_mid": "#B8699A",
+    "random": REFERENCE,
+    "oracle": REFERENCE,
 }
-REFERENCE = "#7A7A7A"
 ALWAYS_OR_NEVER = 1e308  # thresholds beyond this stand for "no number", see the policy file
 MOST_POINTS = 3000
 GROUPS = 20

@@ -28,7 +28,7 @@ def _profile_grid(profile: Document) -> Grid:
             number(cost.get("parameters"), 0),
             number(cost.get("peak_memory_mb"), 0),
         )
-        for role in ("low", "high")
+        for role in ("low", "mid", "high")
         if (cost := profile.get(role))
     ]
     ratios = times(profile.get("latency_ratio")), times(profile.get("flops_ratio"))

@@ -11,6 +11,8 @@ SCENARIOS = {
     "offline": "Offline: full batches",
 }
 TIMED = "transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding"
+# What chooses as many images as the adaptive policy did, and is compared by its answers only.
+RIVALS = {"random": "random, as many", "oracle": "oracle, as many"}
 MEASURING_ERROR = "measuring error: beats the ideal bound"
 
 
@@ -60,9 +62,9 @@ def policy_grid(scenario: Document) -> Grid:
         "accuracy",
         "peak MB",
     )
-    return Grid(
-        header, tuple(_policy_row(name, item, scenario) for name, item in policies_of(scenario).items())
-    )
+    rows = [_policy_row(name, item, scenario) for name, item in policies_of(scenario).items()]
+    rows += [_rival_row(title, scenario[name]) for name, title in RIVALS.items() if name in scenario]
+    return Grid(header, tuple(rows))
 
 
 def _policy_row(name: str, policy: Document, scenario: Document) -> tuple[str, ...]:
@@ -74,6 +76,11 @@ def _policy_row(name: str, policy: Document, scenario: Document) -> tuple[str, .
         *(percent(policy.get(key)) for key in ("escalation_rate", "agreement", "accuracy")),
         number(policy.get("peak_memory_mb"), 0),
     )
+
+
+def _rival_row(title: str, rival: Document) -> tuple[str, ...]:
+    answers = (percent(rival.get(key)) for key in ("escalation_rate", "agreement", "accuracy"))
+    return title, *[DASH] * 5, *answers, DASH
 
 
 def _mark(name: str, scenario: Document) -> str:
@@ -132,6 +139,18 @@ def _interval(document: Document, low: str, high: str, text: Any) -> str:
     if low not in document or high not in document:
         return ""
     return f" (interval {text(document[low])} to {text(document[high])})"
+
+
+def describe_engine(engine: Document | None) -> list[str]:
+    """How far the engine's answers lie from those of eager float32; nothing where it was not compared."""
+    if not engine:
+        return []
+    inside = "within" if engine["within_tolerance"] else "BEYOND"
+    return [
+        f"Engine against eager float32 on {number(engine['images'], 0)} images: "
+        f"{percent(engine['decision_agreement'])} of the decisions equal; largest error "
+        f"{engine['largest_error']:.1e} of the largest value, {inside} the tolerance of {engine['tolerance']:.0e}."
+    ]
 
 
 def judge_fit(fit: Document) -> list[Verdict]:

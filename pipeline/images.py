@@ -15,6 +15,8 @@ def _short_reason(error: RuntimeError) -> str:
 
 
 def _crop_square(image: Tensor) -> Tensor:
+    if image.shape[-2] == image.shape[-1]:
+        return image
     side_px = min(image.shape[-2:])
     square: Tensor = functional.center_crop(image, [side_px, side_px])
     return square

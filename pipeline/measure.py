@@ -83,7 +83,7 @@ def measure_scenario(
         gc.collect()
         for index in rng.permutation(len(policies)):
             name = policies[index]
-            parts[name].append(_run_block(cascade, name, block, one_by_one))
+            parts[name].append(run_block(cascade, name, block, one_by_one))
         on_progress(len(block))
     return {name: _join(blocks) for name, blocks in parts.items()}, settled
 
@@ -140,13 +140,13 @@ def _warm_up(cascade: Cascade, canvases: Tensor, one_by_one: bool, params: Repla
 
     def window() -> float:
         return sum(
-            float(_run_block(cascade, name, canvases, one_by_one)[0].sum()) for name in cascade.policies
+            float(run_block(cascade, name, canvases, one_by_one)[0].sum()) for name in cascade.policies
         )
 
     return settle(window, params.stable_within, params.warmup_windows)
 
 
-def _run_block(
+def run_block(
     cascade: Cascade, name: PolicyName, canvases: Tensor, one_by_one: bool
 ) -> tuple[Floats, Answers]:
     """Latency per image, ms (B,), and answers; a batched block's time is shared equally."""

@@ -17,7 +17,9 @@ from pipeline.figures import draw_figures
 from pipeline.files import read_json
 from pipeline.findings import (
     MEASURING_ERROR,
+    RIVALS,
     SCENARIOS,
+    describe_engine,
     describe_speed,
     is_at_bound,
     is_stable,
@@ -103,6 +105,7 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "headline": sentences[0] if sentences else "No scenario was replayed.",
         "more": sentences[1:],
         "verdicts": judge_fit(metrics.fit),
+        "engine": describe_engine(metrics.replay.get("engine")),
         "scenarios": [_scenario_values(name, scenario) for name, scenario in scenarios.items()],
         "figures": draw_figures(inputs.policy, metrics, inputs.deltas, inputs.plots),
         "galleries": [
@@ -148,7 +151,9 @@ def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
         "title": SCENARIOS[name],
         "size": f"{number(scenario.get('images'), 0)} images, {number(scenario.get('blocks'), 0)} blocks",
         "grid": policy_grid(scenario),
-        "colours": charts.policy_colours(list(policies_of(scenario))),
+        "colours": charts.policy_colours(
+            [*policies_of(scenario), *(name for name in RIVALS if name in scenario)]
+        ),
         "notes": describe_speed(scenario),
         "trusted": is_within_bound(scenario) and is_stable(scenario),
         "tiles": [

@@ -2,6 +2,7 @@
 
 from pipeline.errors import PipelineError
 from pipeline.findings import (
+    describe_engine,
     describe_scenario,
     describe_speed,
     judge_fit,
@@ -12,8 +13,7 @@ from pipeline.findings import (
 from pipeline.measured import Metrics
 from pipeline.wording import Grid
 
-BEGIN = "<!-- results:begin -->"
-END = "<!-- results:end -->"
+_MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
 def format_terminal(metrics: Metrics) -> str:
@@ -22,7 +22,8 @@ def format_terminal(metrics: Metrics) -> str:
     for name, scenario in scenarios_of(metrics).items():
         parts += [describe_scenario(name, scenario), "", *_aligned(policy_grid(scenario)), ""]
         parts += [*describe_speed(scenario), ""]
-    parts += [*(verdict.text for verdict in judge_fit(metrics.fit)), "", _conditions_line(metrics)]
+    parts += [verdict.text for verdict in judge_fit(metrics.fit)]
+    parts += [*describe_engine(metrics.replay.get("engine")), "", _conditions_line(metrics)]
     return "\n".join(parts) + "\n"
 
 
@@ -32,22 +33,24 @@ def format_markdown(metrics: Metrics) -> str:
     for name, scenario in scenarios_of(metrics).items():
         parts += [f"**{describe_scenario(name, scenario)}**", "", *_piped(policy_grid(scenario)), ""]
         parts += [*(f"- {line}" for line in describe_speed(scenario)), ""]
-    parts += [*(f"- **{_escaped(verdict.text)}**" for verdict in judge_fit(metrics.fit)), ""]
-    parts += [_escaped(_conditions_line(metrics))]
+    parts += [f"- **{_escaped(verdict.text)}**" for verdict in judge_fit(metrics.fit)]
+    parts += [f"- {_escaped(line)}" for line in describe_engine(metrics.replay.get("engine"))]
+    parts += ["", _escaped(_conditions_line(metrics))]
     return "\n".join(parts) + "\n"
 
 
-def replace_results(document: str, markdown: str, where: str) -> str:
-    """`document` with `markdown` between its markers; raises PipelineError unless it has both once."""
-    counts = document.count(BEGIN), document.count(END)
-    if counts != (1, 1) or document.index(BEGIN) > document.index(END):
+def replace_results(document: str, markdown: str, where: str, part: str = "results") -> str:
+    """`document` with `markdown` between the markers of `part`; PipelineError unless it has both once."""
+    begin, end = (marker.format(part) for marker in _MARKERS)
+    counts = document.count(begin), document.count(end)
+    if counts != (1, 1) or document.index(begin) > document.index(end):
         raise PipelineError(
-            f"{where}: found {counts[0]} × {BEGIN} and {counts[1]} × {END}; "
+            f"{where}: found {counts[0]} × {begin} and {counts[1]} × {end}; "
             "expected each once, in this order, on lines of their own"
         )
-    before, _, rest = document.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{markdown}\n{END}{after}"
+    before, _, rest = document.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n\n{markdown}\n{end}{after}"
 
 
 def _aligned(grid: Grid) -> list[str]:

@@ -15,6 +15,8 @@ STAGES = (
     "replay",
     "report",
     "profile",
+    "engines",
+    "plan",
     "results",
 )
 

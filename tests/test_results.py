@@ -4,7 +4,7 @@ from click.testing import CliRunner
 from pipeline.errors import PipelineError
 from pipeline.findings import describe_speed, judge_fit, list_conditions
 from pipeline.measured import read_metrics
-from pipeline.results import BEGIN, END, format_markdown, format_terminal, replace_results
+from pipeline.results import format_markdown, format_terminal, replace_results
 from stages.results import main
 from tests.report_inputs import ENVIRONMENT, fit_metrics, policy_metrics, scenario_metrics, write_metrics
 
@@ -38,6 +38,8 @@ MARKDOWN_TABLE = """\
 | static high | 10.00 | 9.90 | 11.00 | – | 100.0 | 100.0 % | 100.0 % | – | 62 |
 | adaptive | 4.00 | 3.90 | 5.00 | – | 250.0 | 10.0 % | 87.5 % | – | 62 |
 """
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @pytest.fixture

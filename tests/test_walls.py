@@ -36,7 +36,19 @@ def test_the_library_knows_no_command_line_and_touches_no_outside(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["vit", "fused", "engines/build", "extract", "proxies", "policy", "timing", "cascade", "replay", "profile"]
+    "module",
+    [
+        "vit",
+        "fused",
+        "engines/build",
+        "extract",
+        "proxies",
+        "policy",
+        "timing",
+        "cascade",
+        "replay",
+        "profile",
+    ],
 )
 def test_what_runs_beside_the_accelerator_imports_no_polars(module):
     assert "polars" not in outside_imports(import_closure(ROOT / f"pipeline/{module}.py"))

@@ -10,6 +10,7 @@ from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 
+_MOST_COMPILATIONS = 256
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -23,7 +24,8 @@ class CompiledEngine(Engine):
             images = torch.zeros(size, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8)
             self.run(self.upload(images))
 
-    @torch.inference_mode()
+    # Not inference_mode, whose tensors count as another kind and would be compiled for again.
+    @torch.no_grad()
     def run(self, canvases: Tensor) -> Answer:
         images = resize(canvases, self.size_px)
         if len(images) > 1:
@@ -38,6 +40,9 @@ def fused_model(spec: Spec) -> FusedViT:
 
 
 def compile_model(spec: Spec) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    # All engines of a process share the count, beyond which torch would run eager in silence.
+    torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     on_cpu = spec.runtime.device.type == "cpu"
     options: dict[str, Any] = {"freezing": True} if on_cpu else {}
     return torch.compile(fused_model(spec), options=options)

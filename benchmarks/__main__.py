@@ -1,0 +1,140 @@
+"""Everything that `make bench` measures, in one run on one machine: the ratios are what counts."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.extraction import (
+    compare_bare,
+    compare_scales,
+    repeat_images,
+    run_ours,
+    time_peer,
+    time_timm,
+    write_files,
+)
+from benchmarks.goals import judge_goals
+from benchmarks.inference import ESCALATION_RATE, compare
+from benchmarks.table import format_bench
+from pipeline.backends import why_not
+from pipeline.engines.base import Spec
+from pipeline.files import whole_file, write_json
+from pipeline.machine import current_commit, describe_machine
+from pipeline.measure import read_sample
+from pipeline.params.model import ModelParams, Role
+from pipeline.params.runtime import Precision, RuntimeParams
+from pipeline.results import replace_results
+from pipeline.runtime import Runtime, resolve_runtime
+from pipeline.vit import Weights, load_weights
+from stages.common import path_option
+
+SIZES_PX: dict[Role, int] = {"low": 32, "mid": 48, "high": 64}
+BATCH = 64
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+def fastest(precision: Precision) -> Runtime:
+    """What `runtime.backend: auto` would take."""
+    return resolve_runtime(
+        RuntimeParams(device="auto", backend="auto", precision=precision, batch_size=BATCH, threads=None)
+    )
+
+
+def measure_extraction(
+    weights: Weights, images: Path, folder: Path, count: int, scales: tuple[int, ...], peer_python: str | None
+) -> dict[str, Any]:
+    some = repeat_images(images, folder / "some.parquet", count)
+    files = write_files(some, folder / "files", count // 4)
+    found: dict[str, Any] = {"images": count, "peer_images": count // 4}
+    for precision in runnable_precisions():
+        runtime = fastest(precision)
+        name = f"{runtime.backend} {precision}"
+        for role in ("low", "high"):
+            click.echo(f"extraction: {name}, {role}")
+            spec = Spec(weights, SIZES_PX["high"], SIZES_PX[role], runtime)
+            found.setdefault(name, {})[role] = compare_bare(role, spec, BATCH, some, folder / name / role)
+    for role in ("low", "high"):
+        click.echo(f"extraction: timm, {role}")
+        rate = time_timm(weights, files, SIZES_PX[role], SIZES_PX["high"], folder / f"timm-{role}")
+        found.setdefault("timm DataLoader + hooks", {})[role] = {"extraction_images_per_s": rate}
+        if peer_python:
+            rate = time_peer(peer_python, "thingsvision", files, folder / f"tv-{role}", SIZES_PX[role])
+            found.setdefault("thingsvision", {})[role] = {"extraction_images_per_s": rate}
+    runtime = fastest(runnable_precisions()[-1])
+    click.echo(f"extraction at scale: {runtime.backend} {runtime.precision}, {scales}")
+    run_ours(some, "low", folder / "first", runtime, BATCH)  # What only a first run pays for.
+    found["scale"] = compare_scales(images, folder / "scale", runtime, BATCH, scales)
+    found["scale_runtime"] = f"{runtime.backend} {runtime.precision}"
+    return found
+
+
+def runnable_precisions() -> list[Precision]:
+    runtime = fastest("float32")
+    return [name for name in PRECISIONS if why_not(runtime.backend, runtime.device, name) is None]
+
+
+def conditions(machine: Mapping[str, Any], runtime: Runtime, images: int) -> dict[str, Any]:
+    return {
+        **machine,
+        "threads": runtime.threads,
+        "device": str(runtime.device),
+        "model": "static_vit, random weights, seed 0",
+        "sizes_px": SIZES_PX,
+        "escalation_rate": ESCALATION_RATE,
+        "images": images,
+        "batch_size": BATCH,
+        "commit": current_commit(Path()),
+    }
+
+
+@click.command(help=__doc__)
+@path_option("images", "data/images.parquet", "Table of images, which prepare writes.")
+@path_option("results", "benchmarks/results", "Folder for <device>.json.")
+@click.option("--count", default=300, show_default=True, help="Images of the inference part.")
+@click.option(
+    "--extract", "extracted", default=4000, show_default=True, help="Images of the extraction part."
+)
+@click.option("--scales", default="1000,10000,100000", show_default=True, help="Images at scale.")
+@click.option("--skip", multiple=True, help="Leave a backend out of the inference part. Repeatable.")
+@click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
+@click.option("--readme", type=click.Path(path_type=Path, exists=True), help="File to put the table into.")
+def main(
+    images: Path,
+    results: Path,
+    count: int,
+    extracted: int,
+    scales: str,
+    skip: tuple[str, ...],
+    peer_python: str | None,
+    readme: Path | None,
+) -> None:
+    machine = describe_machine()
+    runtime = fastest("float32")
+    weights = load_weights(ModelParams(name="static_vit", weights="random", seed=0), SIZES_PX["high"])
+    canvases = read_sample(images, SIZES_PX["high"], count).canvases
+    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["processor"]).lower()).strip("-")
+    measured: dict[str, Any] = {"conditions": conditions(machine, runtime, len(canvases))}
+    measured["inference"] = compare(weights, SIZES_PX, runtime, canvases, skip, click.echo)
+    with tempfile.TemporaryDirectory() as name:
+        amounts = tuple(int(scale) for scale in scales.split(","))
+        measured["extraction"] = measure_extraction(
+            weights, images, Path(name), extracted, amounts, peer_python
+        )
+    measured["goals"] = judge_goals(measured)
+    write_json(results / f"{device}.json", measured)
+    table = format_bench(measured)
+    click.echo(table)
+    if readme is not None:
+        document = replace_results(readme.read_text(encoding="utf-8"), table, str(readme), "bench")
+        with whole_file(readme) as temporary:
+            temporary.write_text(document, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

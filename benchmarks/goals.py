@@ -1,0 +1,85 @@
+"""The goals that the project set itself, as ratios within one run, and whether they are met."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+def judge_goals(measured: Document) -> dict[str, dict[str, float]]:
+    """By goal: the ratio, the number asked for, and met (1 or 0). What was not measured is left out."""
+    goals = {**_inference_goals(measured["inference"]), **_extraction_goals(measured["extraction"])}
+    return {name: _judge(*goal) for name, goal in goals.items()}
+
+
+def _judge(ratio: float, asked: float, at_most: bool) -> dict[str, float]:
+    met = ratio <= asked if at_most else ratio >= asked
+    return {"ratio": ratio, ("at_most" if at_most else "at_least"): asked, "met": int(met)}
+
+
+def overhead(policies: Document) -> float:
+    """Adaptive over low + rate * high, of means."""
+    low, high, adaptive = (
+        policies[name]["latency_ms"]["mean"] for name in ("static_low", "static_high", "adaptive")
+    )
+    return float(adaptive / (low + policies["adaptive"]["escalation_rate"] * high))
+
+
+def _inference_goals(inference: Document) -> dict[str, tuple[float, float, bool]]:
+    single, offline = inference["single_stream"], inference["offline"]
+    usual, eager = single["usual way float32"], single["eager float32"]
+    goals: dict[str, tuple[float, float, bool]] = {}
+    for precision, least in (("float32", 3.5), ("bfloat16", 5.5)):
+        name = next((n for n in (f"cudagraph {precision}", f"openvino {precision}") if n in single), None)
+        if name is None:
+            continue
+        ours = single[name]
+        goals |= {
+            f"adaptive, one stream: usual way over {name}": (
+                _mean(usual, "adaptive") / _mean(ours, "adaptive"),
+                least,
+                False,
+            ),
+            f"static high, one stream: eager float32 over {name}": (
+                _mean(eager, "static_high") / _mean(ours, "static_high"),
+                2.0,
+                False,
+            ),
+            f"overhead over the ideal, one stream, {name}": (overhead(ours), 1.03, True),
+            f"overhead over the ideal, offline, {name}": (overhead(offline[name]), 1.05, True),
+        }
+        if precision == "bfloat16":
+            ratio = _mean(usual, "static_high") / _mean(ours, "adaptive")
+            goals[f"usual way's static high over {name} adaptive, one stream"] = (ratio, 12.0, False)
+    return goals
+
+
+def _extraction_goals(extraction: Document) -> dict[str, tuple[float, float, bool]]:
+    goals: dict[str, tuple[float, float, bool]] = {}
+    usual = extraction["timm DataLoader + hooks"]
+    ours = {name: item for name, item in extraction.items() if "float" in name and isinstance(item, Mapping)}
+    for name, roles in ours.items():
+        for role, run in roles.items():
+            rate = run["extraction_images_per_s"]
+            goals[f"extraction over bare forward, {role}, {name}"] = (
+                run["extraction_over_bare_forward"],
+                0.95,
+                False,
+            )
+            goals[f"extraction over the usual way, {role}, {name}"] = (
+                rate / usual[role]["extraction_images_per_s"],
+                2.5,
+                False,
+            )
+    first, *_, last = extraction["scale"].values()
+    goals["peak memory, most images over fewest"] = (
+        last["peak_memory_mb"] / first["peak_memory_mb"],
+        1.10,
+        True,
+    )
+    goals["rate, most images over fewest"] = (last["images_per_s"] / first["images_per_s"], 0.95, False)
+    return goals
+
+
+def _mean(policies: Document, name: str) -> float:
+    return float(policies[name]["latency_ms"]["mean"])

@@ -1,0 +1,192 @@
+"""Inference side by side: the usual way and every engine, every policy, one stream and offline.
+
+The systems take turns block by block over the same images. Each escalates the same share of them, by a
+threshold from its own scores. Timed are resize, normalisation, passes, proxy, decision and the answer on
+the host; decoding is outside, for all of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks.usual import UsualWay, as_picture
+from pipeline.backends import BACKENDS, why_not
+from pipeline.cascade import NEEDS, Answers, Bench, PolicyName
+from pipeline.measure import choose_batches, run_block
+from pipeline.memory import peak_memory_mb
+from pipeline.params.model import Role
+from pipeline.params.replay import Scenario
+from pipeline.policy import Policy
+from pipeline.runtime import Runtime, prepare_process
+from pipeline.timing import Floats, spread, summarise_latency
+from pipeline.vit import Weights
+
+ESCALATION_RATE = 0.095
+BATCH = 32
+BLOCK = {"single_stream": 20, "offline": 128}
+WARM_UP_IMAGES = {"single_stream": 20, "offline": 64}
+USUAL = "usual way float32"
+
+
+class System(Protocol):
+    """Whatever answers canvases under a policy: a cascade, or the usual way."""
+
+    def answer(self, name: PolicyName, canvases: Tensor) -> Answers: ...
+
+
+def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
+    """Every engine and precision that runs on the device, by name, but for the backends to skip."""
+    backends = [name for name in BACKENDS if name not in skip]
+    asked = [(backend, precision) for backend in backends for precision in ("float32", "bfloat16")]
+    return {
+        f"{backend} {precision}": replace(runtime, backend=backend, precision=precision)
+        for backend, precision in asked
+        if why_not(backend, runtime.device, precision) is None
+    }
+
+
+def at_rate(scores: Floats) -> float:
+    """The threshold that escalates the share of `scores` (N,) that the benchmark is run at."""
+    return float(np.quantile(scores, 1 - ESCALATION_RATE, method="lower"))
+
+
+def build_usual(weights: Weights, sizes_px: Mapping[Role, int], canvases: Tensor) -> UsualWay:
+    usual = UsualWay(weights, sizes_px, direction=1, threshold=0.0)
+    usual.threshold = at_rate(np.array([usual.score(as_picture(canvas)) for canvas in canvases]))
+    return usual
+
+
+def build_bench(
+    weights: Weights, sizes_px: Mapping[Role, int], runtime: Runtime, canvases: Tensor
+) -> tuple[Bench, Floats]:
+    """The bench with its threshold, and the scores of the images that it comes from."""
+    # Which images are escalated does not matter to the time, so the direction is not learned.
+    made = Policy("delta", "cls_change", 1, 0.0, "escalation_rate", ESCALATION_RATE, {}, 0, {})
+    bench = Bench(weights, sizes_px, runtime, made, BATCH)
+    low = bench.build({"low": 1}).engines["low"]
+    results = (low.run(low.upload(canvas[None])).proxy for canvas in canvases)
+    scores = np.array([float(proxy) for proxy in results if proxy is not None])
+    return replace(bench, policy=replace(made, threshold=at_rate(scores))), scores
+
+
+def compare(
+    weights: Weights,
+    sizes_px: Mapping[Role, int],
+    runtime: Runtime,
+    canvases: Tensor,
+    skip: Sequence[str],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """By scenario, system and policy: latency, images/s, memory (one stream), and the systems' conditions."""
+    usual = build_usual(weights, sizes_px, canvases)
+    benches, scores = {}, {}
+    for name, chosen in list_runtimes(runtime, skip).items():
+        report(f"build {name}")
+        benches[name], scores[name] = build_bench(weights, sizes_px, chosen, canvases)
+    eager = scores["eager float32"] > benches["eager float32"].policy.threshold
+    found: dict[str, Any] = {
+        "decision_agreement": {
+            name: float(((scores[name] > bench.policy.threshold) == eager).mean())
+            for name, bench in benches.items()
+        }
+    }
+    for scenario in ("single_stream", "offline"):
+        systems: dict[str, System] = {USUAL: usual}
+        batches = {name: _batches(scenario, bench, canvases) for name, bench in benches.items()}
+        for name, bench in benches.items():
+            report(f"{scenario}: build {name}, batches {batches[name]}")
+            systems[name] = bench.build(batches[name])
+        report(f"{scenario}: measure")
+        found[scenario] = _measure(scenario, systems, canvases)
+        for name, sizes in batches.items():
+            found[scenario][name]["batch_size"] = sizes
+    report("memory")
+    for name, by_policy in _memory(weights, sizes_px, benches, usual, canvases[:8]).items():
+        for policy, peak_mb in by_policy.items():
+            found["single_stream"][name][policy]["peak_memory_mb"] = peak_mb
+    return found
+
+
+def _batches(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Role, int]:
+    if scenario == "single_stream":
+        return dict.fromkeys(bench.sizes_px, 1)
+    engines = bench.build(dict.fromkeys(bench.sizes_px, BATCH)).engines
+    return choose_batches(engines, canvases[:BATCH])
+
+
+def _measure(scenario: Scenario, systems: Mapping[str, System], canvases: Tensor) -> dict[str, Any]:
+    """Every system and policy on every block before the next block begins, in an order drawn anew."""
+    turns = [(system, policy) for system in systems for policy in NEEDS]
+    one_by_one = scenario == "single_stream"
+    taken: dict[tuple[str, PolicyName], list[Floats]] = {turn: [] for turn in turns}
+    escalated = dict.fromkeys(turns, 0)
+    for system, policy in turns:
+        run_block(systems[system], policy, canvases[: WARM_UP_IMAGES[scenario]], one_by_one)
+    rng = np.random.default_rng(0)
+    for block in canvases.split(BLOCK[scenario]):
+        for index in rng.permutation(len(turns)):
+            system, policy = turns[index]
+            latency_ms, answers = run_block(systems[system], policy, block, one_by_one)
+            taken[turns[index]].append(latency_ms)
+            escalated[turns[index]] += int(answers.escalated.sum())
+    return {
+        system: {
+            policy: _summarise(scenario, taken[system, policy], escalated[system, policy]) for policy in NEEDS
+        }
+        for system in systems
+    }
+
+
+def _summarise(scenario: Scenario, blocks: list[Floats], escalated: int) -> dict[str, Any]:
+    latency_ms = np.concatenate(blocks)
+    thirds = [float(np.mean(part)) for part in np.array_split(latency_ms, 3)]
+    summary = summarise_latency(latency_ms)
+    return {
+        "latency_ms": summary if scenario == "single_stream" else {"mean": summary["mean"]},
+        "images_per_s": 1000 / summary["mean"],
+        "escalation_rate": escalated / len(latency_ms),
+        "spread": spread(thirds),
+    }
+
+
+def _memory(
+    weights: Weights,
+    sizes_px: Mapping[Role, int],
+    benches: Mapping[str, Bench],
+    usual: UsualWay,
+    canvases: Tensor,
+) -> dict[str, dict[str, float | None]]:
+    """Peak growth of a process that runs one policy alone, MB, one image at a time."""
+    device = next(iter(benches.values())).runtime.device
+    runtime = benches["eager float32"].runtime
+    work: dict[str, Callable[[PolicyName], partial[None]]] = {
+        name: partial(partial, _run_engine, bench, canvases) for name, bench in benches.items()
+    }
+    work[USUAL] = partial(partial, _run_usual, weights, sizes_px, usual.threshold, runtime, canvases)
+    return {
+        name: {policy: peak_memory_mb(make(policy), device) for policy in NEEDS}
+        for name, make in work.items()
+    }
+
+
+def _run_engine(bench: Bench, canvases: Tensor, policy: PolicyName) -> None:
+    prepare_process(bench.runtime)
+    cascade = bench.build(dict.fromkeys(NEEDS[policy], 1))
+    for canvas in canvases.split(1):
+        cascade.answer(policy, canvas)
+
+
+def _run_usual(
+    weights: Weights,
+    sizes_px: Mapping[Role, int],
+    threshold: float,
+    runtime: Runtime,
+    canvases: Tensor,
+    policy: PolicyName,
+) -> None:
+    prepare_process(runtime)
+    UsualWay(weights, sizes_px, direction=1, threshold=threshold).answer(policy, canvases)

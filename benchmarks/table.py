@@ -1,0 +1,87 @@
+"""The benchmark's results as Markdown."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.wording import DASH, milliseconds, number, words
+
+Document = Mapping[str, Any]
+TITLES = {"single_stream": "One stream, one image at a time", "offline": "Offline, in batches"}
+
+
+def format_bench(measured: Document) -> str:
+    """Tables of inference, extraction and goals, and the conditions; ends in a newline."""
+    parts: list[str] = []
+    for scenario, title in TITLES.items():
+        parts += [f"**{title}: mean ms per image (p50, p90; peak MB)**", ""]
+        parts += [*_inference_rows(measured["inference"], scenario), ""]
+    parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
+    parts += ["**Goals, as ratios within this run**", "", *_goal_rows(measured["goals"]), ""]
+    return "\n".join([*parts, _conditions(measured["conditions"])]) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return [lines[0], "|---|" + "---:|" * (len(header) - 1), *lines[1:]]
+
+
+def _inference_rows(inference: Document, scenario: str) -> list[str]:
+    systems = inference[scenario]
+    policies = [name for name in next(iter(systems.values())) if name != "batch_size"]
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for system, found in systems.items():
+            same = inference["decision_agreement"].get(system)
+            agreement = DASH if same is None else f"{100 * same:.1f} %"
+            yield (system, *(_cell(found[name]) for name in policies), agreement)
+
+    return _table(("system", *map(words, policies), "decisions as eager float32"), rows())
+
+
+def _cell(policy: Document) -> str:
+    latency_ms = policy["latency_ms"]
+    more = [milliseconds(latency_ms[key]) for key in ("p50", "p90") if key in latency_ms]
+    peak_mb = policy.get("peak_memory_mb")
+    inside = ", ".join(more) + (f"; {number(peak_mb, 0)} MB" if peak_mb is not None else "")
+    shown = milliseconds(latency_ms["mean"])
+    return f"{shown} ({inside})" if inside else f"{shown} ({number(policy['images_per_s'], 0)} images/s)"
+
+
+def _extraction_rows(extraction: Document) -> list[str]:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, roles in extraction.items():
+            if not isinstance(roles, Mapping) or "low" not in roles:
+                continue
+            runs = [roles[role] for role in ("low", "high")]
+            over = [number(run.get("extraction_over_bare_forward")) for run in runs]
+            yield (name, *(number(run["extraction_images_per_s"], 0) for run in runs), *over)
+        for count, run in extraction["scale"].items():
+            rate, peak = number(run["images_per_s"], 0), number(run["peak_memory_mb"], 0)
+            yield (
+                f"{int(count):,} images, {extraction['scale_runtime']} ({peak} MB)",
+                rate,
+                DASH,
+                DASH,
+                DASH,
+            )
+
+    return _table(("system", "low", "high", "low over bare forward", "high over bare forward"), rows())
+
+
+def _goal_rows(goals: Document) -> list[str]:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, goal in goals.items():
+            asked = f"≥ {goal['at_least']}" if "at_least" in goal else f"≤ {goal['at_most']}"
+            yield name, number(goal["ratio"]), asked, "yes" if goal["met"] else "**no**"
+
+    return _table(("goal", "measured", "asked", "met"), rows())
+
+
+def _conditions(found: Document) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"Conditions: {found['gpu'] or found['processor']}, {found['threads']} threads, {found['model']}, "
+        f"{found['images']} images, {100 * found['escalation_rate']:.1f} % escalated, low/mid/high "
+        f"{'/'.join(map(str, found['sizes_px'].values()))} px; python {found['python']}, {versions}; "
+        f"commit {found['commit']}."
+    )

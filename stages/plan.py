@@ -1,0 +1,79 @@
+"""`adaptive-vit plan`: does adaptive inference pay on this machine, and at which escalation rates?"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cascade import Bench
+from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.measure import read_sample
+from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.replay import ReplayParams
+from pipeline.params.runtime import RuntimeParams
+from pipeline.plan import RATES, Costs, Point, break_even_rate, read_costs, replay_rates
+from pipeline.policy import read_policy
+from pipeline.runtime import resolve_runtime
+from pipeline.vit import load_weights
+from stages.common import ParamsFile, path_option, stage_command
+from stages.progress import progress
+
+
+@stage_command("replay")
+@path_option("images", "data/images.parquet", "Table of images.")
+@path_option("policy", "models/policy.json", "Policy whose proxy and direction are used.")
+@path_option("profile", "metrics/profile.json", "Measured costs, of adaptive-vit profile.")
+@click.option(
+    "--count", type=click.IntRange(20), default=200, show_default=True, help="Images to replay per rate."
+)
+def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: int) -> None:
+    """Predict the speed-up from the costs of the passes, and replay it, for a range of escalation rates."""
+    settings = params.section("replay", ReplayParams)
+    options = params.section("runtime", RuntimeParams)
+    sizes = params.section("resolutions", ResolutionParams)
+    runtime = resolve_runtime(options)
+    found = read_json(profile)
+    _check_same_machine(found, runtime.backend, runtime.precision, profile)
+    weights = load_weights(params.section("model", ModelParams), sizes.high)
+    cascade_px = {"low": sizes.low, "high": sizes.high}
+    bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
+    sample = read_sample(images, sizes.high, count)
+    for scenario in settings.scenarios:
+        costs = read_costs(found, scenario)
+        with progress(f"plan {scenario}", len(sample.image_ids) * len(RATES), "images") as advance:
+            points = replay_rates(bench, sample, scenario, costs, settings, advance)
+        click.echo(
+            "\n".join([f"{scenario}, {runtime.backend}, {runtime.precision}:", *_lines(costs, points)])
+        )
+
+
+def _check_same_machine(profile: dict[str, Any], backend: str, precision: str, path: Path) -> None:
+    """Costs of another engine say nothing about this one."""
+    for key, value in (("backend", backend), ("precision", precision)):
+        if profile.get(key) != value:
+            raise PipelineError(
+                f"{path}: measured with {key} {profile.get(key)}, this run has {value}; "
+                "run adaptive-vit profile under the same settings"
+            )
+
+
+def _lines(costs: Costs, points: list[Point]) -> list[str]:
+    low, high = (
+        f"{costs.low_ms:.2f} ms (batch {costs.low_batch})",
+        f"{costs.high_ms:.2f} ms (batch {costs.high_batch})",
+    )
+    lines = [f"  one image costs {low} at low, {high} at high", "  escalated   reached  predicted  replayed"]
+    lines += [
+        f"  {point.rate:9.1%} {point.reached:9.1%} {point.predicted:9.2f}× {point.replayed:8.2f}×"
+        for point in points
+    ]
+    rate = break_even_rate(costs)
+    lines.append(f"  Break-even: {rate:.1%} escalated; beyond it always-high is faster.")
+    if max(point.replayed for point in points) <= 1:
+        lines.append("  Adaptive inference does NOT pay on this machine: no rate is faster than always-high.")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
