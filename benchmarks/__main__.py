@@ -1,6 +1,7 @@
 """Everything that `make bench` measures, in one run on one machine: the ratios are what counts."""
 
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from benchmarks.extraction import (
     repeat_images,
     run_ours,
     time_peer,
-    time_timm,
     write_files,
 )
 from benchmarks.goals import judge_goals
@@ -60,7 +60,7 @@ def measure_extraction(
             found.setdefault(name, {})[role] = compare_bare(role, spec, BATCH, some, folder / name / role)
     for role in ("low", "high"):
         click.echo(f"extraction: timm, {role}")
-        rate = time_timm(weights, files, SIZES_PX[role], SIZES_PX["high"], folder / f"timm-{role}")
+        rate = time_peer(sys.executable, "timm", files, folder / f"timm-{role}", SIZES_PX[role])
         found.setdefault("timm DataLoader + hooks", {})[role] = {"extraction_images_per_s": rate}
         if peer_python:
             rate = time_peer(peer_python, "thingsvision", files, folder / f"tv-{role}", SIZES_PX[role])

@@ -5,7 +5,6 @@ clip-retrieval run where a Python that has them is named; clip-retrieval keeps t
 Every measured run is a process of its own, so that none finds another's memory or threads.
 """
 
-import io
 import json
 import subprocess
 import sys
@@ -13,26 +12,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
-from benchmarks.usual import HookedViT
 from pipeline.engines.base import Engine, Spec
 from pipeline.engines.build import build_engine
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, synchronize
 from pipeline.tables import read_fingerprint, read_table, write_table
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, Weights
 
 BATCH = 64
 BARE_SECONDS = 8.0
 COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
 SCALES = (1_000, 10_000, 100_000)
-WORKERS = 2
 
 
 def repeat_images(source: Path, path: Path, count: int) -> Path:
@@ -112,40 +104,6 @@ def compare_scales(
             "peak_memory_mb": run["peak_memory_mb"],
         }
     return found
-
-
-class _Files(Dataset[torch.Tensor]):
-    def __init__(self, folder: Path, size_px: int) -> None:
-        self.paths = sorted(folder.iterdir())
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize((size_px, size_px)),
-                transforms.ToTensor(),
-                transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        with Image.open(io.BytesIO(self.paths[index].read_bytes())) as picture:
-            pixels: torch.Tensor = self.transform(picture.convert("RGB"))
-        return pixels
-
-
-def time_timm(weights: Weights, files: Path, size_px: int, native_px: int, folder: Path) -> float:
-    """Images per second of the usual way, start of the loader's workers and writing included."""
-    vit = HookedViT(weights, native_px)
-    folder.mkdir(parents=True)
-    started_s = time.perf_counter()
-    data = _Files(files, size_px)
-    for number, images in enumerate(DataLoader(data, batch_size=BATCH, num_workers=WORKERS)):
-        logits = vit(images)
-        np.save(folder / f"logits_{number:05d}.npy", logits.numpy())
-        for layer, state in enumerate(vit.trace):
-            np.save(folder / f"layer{layer:02d}_{number:05d}.npy", state.numpy())
-    return len(data) / (time.perf_counter() - started_s)
 
 
 def time_peer(python: str, peer: str, files: Path, folder: Path, size_px: int) -> float:

@@ -146,11 +146,13 @@ def describe_engine(engine: Document | None) -> list[str]:
     if not engine:
         return []
     inside = "within" if engine["within_tolerance"] else "BEYOND"
-    return [
+    error, tolerance = engine["largest_error"], engine["tolerance"]
+    line = (
         f"Engine against eager float32 on {number(engine['images'], 0)} images: "
         f"{percent(engine['decision_agreement'])} of the decisions equal; largest error "
-        f"{engine['largest_error']:.1e} of the largest value, {inside} the tolerance of {engine['tolerance']:.0e}."
-    ]
+        f"{error:.1e} of the largest value, {inside} the tolerance {tolerance:.0e}."
+    )
+    return [line]
 
 
 def judge_fit(fit: Document) -> list[Verdict]:

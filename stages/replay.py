@@ -72,8 +72,8 @@ def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     running = {
         "weights_sha256": weights.sha256,
         "transform": TRANSFORM,
+        # Not the backend: at one precision they agree to rounding, and replay counts decisions that differ.
         "precision": runtime.precision,
-        "backend": runtime.backend,
         "low_px": sizes.low,
         "high_px": sizes.high,
     }

@@ -35,6 +35,8 @@ def scenario_metrics(**changes: Any) -> dict[str, Any]:
         "static_low": policy_metrics(2.5, 0.0, 0.8),
         "static_high": policy_metrics(10.0, 1.0, 1.0),
         "adaptive": policy_metrics(4.0, 0.1, 0.875),
+        "random": {"escalation_rate": 0.1, "agreement": 0.82},
+        "oracle": {"escalation_rate": 0.1, "agreement": 0.9},
         "speedup_vs_static_high": {"median": 2.5, "ci_low": 2.4, "ci_high": 2.6},
         "speedup_bound": 1 / 0.35,
         "overhead_vs_ideal": 1.143,
@@ -46,6 +48,15 @@ def scenario_metrics(**changes: Any) -> dict[str, Any]:
         "blocks": 80,
         "decision_agreement": 1.0,
     } | changes
+
+
+ENGINE = {
+    "images": 256,
+    "tolerance": 0.05,
+    "largest_error": 0.012,
+    "within_tolerance": 1,
+    "decision_agreement": 0.995,
+}
 
 
 def fit_metrics(**changes: Any) -> dict[str, Any]:
@@ -125,7 +136,7 @@ POLICY = {
 def write_metrics(folder: Path, **documents: dict[str, Any] | None) -> Path:
     """The metrics folder; `replay=...` replaces a document, `profile=None` leaves it out."""
     found = {
-        "replay": {"single_stream": scenario_metrics()},
+        "replay": {"single_stream": scenario_metrics(), "engine": ENGINE},
         "fit": fit_metrics(),
         "environment": ENVIRONMENT,
         "delta": DELTA,

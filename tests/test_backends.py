@@ -1,0 +1,73 @@
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline import backends
+from pipeline.backends import choose_backend, why_not
+from pipeline.errors import PipelineError
+from stages.engines import main
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_the_first_that_is_there(monkeypatch):
+    assert choose_backend("auto", CPU, "float32") == "openvino"
+    missing = {"openvino"}
+    monkeypatch.setattr(
+        backends.importlib.util, "find_spec", lambda name: None if name in missing else object()
+    )
+    monkeypatch.setattr(backends.shutil, "which", lambda _name: None)
+    assert choose_backend("auto", CPU, "float32") == "eager"
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "message"),
+    [
+        ("cudagraph", "cpu", "runtime.backend: cudagraph cannot run float32 on cpu: it needs an NVIDIA GPU"),
+        ("openvino", "cuda", "openvino cannot run float32 on cuda: it runs on the CPU here"),
+    ],
+)
+def test_a_backend_that_cannot_run_is_an_error_that_says_what_to_do(backend, device, message):
+    with pytest.raises(PipelineError, match=message):
+        choose_backend(backend, torch.device(device), "float32")
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(backends.shutil, "which", lambda _name: None)
+    assert "pip install openvino" in why_not("openvino", CPU, "float32")
+    assert "install g++" in why_not("compile", CPU, "float32")
+    assert "pip install triton" in why_not("compile", torch.device("cuda"), "float32")
+
+
+def test_a_precision_that_the_processor_lacks_is_named(monkeypatch):
+    from pipeline import quiet_openvino
+
+    class Old:
+        def get_property(self, _device, _name):
+            return ["FP32"]
+
+    monkeypatch.setattr(quiet_openvino.ov, "Core", Old)
+    assert why_not("openvino", CPU, "float32") is None
+    assert "use runtime.precision: float32" in why_not("openvino", CPU, "bfloat16")
+
+
+def test_openvino_has_no_telemetry():
+    from pipeline import quiet_openvino  # noqa: F401
+
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_engines_lists_every_backend_and_measures_those_that_run(project):
+    found = CliRunner().invoke(main, ["--runs", "30", "--skip", "compile", "--set", "runtime.backend=eager"])
+    assert found.exit_code == 0
+    header, *rows = found.output.splitlines()
+    assert header.split()[:8] == ["engine", "precision", "low", "ms", "mid", "ms", "high", "ms"]
+    assert [row.split()[:2] for row in rows[:2]] == [["eager", "float32"], ["eager", "bfloat16"]]
+    low_ms, mid_ms, high_ms = map(float, rows[0].split()[2:5])
+    assert min(low_ms, mid_ms, high_ms) > 0
+    assert rows[0].endswith("<- runtime")
+    if not torch.cuda.is_available():
+        assert "not available: it needs an NVIDIA GPU" in found.output

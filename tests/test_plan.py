@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pipeline.files import write_json
+from pipeline.plan import Costs, break_even_rate, read_costs, replay_rates, threshold_at
+from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
+from stages.plan import main
+from tests.replays import PARAMS, bench
+
+PROFILE = {
+    "low": {"latency_ms": {"mean": 2.0}, "batch_ms_per_image": {"4": 1.0, "2": 1.5}},
+    "high": {"latency_ms": {"mean": 8.0}, "batch_ms_per_image": {"4": 6.0, "2": 5.0}},
+}
+
+
+def test_costs_are_those_of_one_image_or_of_the_cheapest_batch():
+    assert read_costs(PROFILE, "single_stream") == Costs(2.0, 8.0, 1, 1)
+    assert read_costs(PROFILE, "offline") == Costs(1.0, 5.0, 4, 2)
+
+
+def test_break_even_by_hand():
+    # At 75 % a cascade costs 2 + 0.75 * 8 = 8, as always-high does.
+    assert break_even_rate(Costs(2.0, 8.0, 1, 1)) == 0.75
+    assert break_even_rate(Costs(9.0, 8.0, 1, 1)) == 0.0
+
+
+@pytest.mark.parametrize(("rate", "escalated"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
+def test_a_threshold_for_every_rate(rate, escalated):
+    scores = np.array([0.3, 0.1, 0.4, 0.2])
+    assert escalate(scores, threshold_at(scores, rate)).sum() == escalated
+    assert threshold_at(scores, 0.0) == NEVER_ESCALATE
+    assert threshold_at(scores, 1.0) == ALWAYS_ESCALATE
+
+
+def test_every_rate_is_replayed(sample):
+    made, _ = bench(sample)
+    costs = Costs(2.0, 8.0, 1, 1)
+    points = replay_rates(
+        made, sample, "single_stream", costs, PARAMS, lambda _: None, rates=(0.0, 0.43, 1.0)
+    )
+    assert [point.reached for point in points] == pytest.approx([0, 3 / 7, 1])
+    assert points[0].predicted == 4.0
+    assert points[2].predicted == pytest.approx(1 / 1.25)
+    assert all(point.replayed > 0 for point in points)
+
+
+def test_costs_of_another_engine_are_refused(project):
+    write_json(project / "metrics/profile.json", PROFILE | {"backend": "cudagraph", "precision": "float32"})
+    found = CliRunner().invoke(main, ["--set", "runtime.backend=eager"])
+    assert found.exit_code == 1
+    assert (
+        "profile.json: measured with backend cudagraph, this run has eager; run adaptive-vit profile"
+        in found.output
+    )
