@@ -66,7 +66,7 @@ def test_offline_has_a_mean_and_no_percentiles(metrics):
     scenario = scenario_metrics(adaptive=policy_metrics(4, 0.1, 0.875) | {"latency_ms": {"mean": 4.0}})
     text = format_terminal(metrics(replay={"offline": scenario}))
     assert text.startswith("Offline: full batches; 2,000 images in 80 blocks\n")
-    assert "adaptive        4.00       –       –       –     250.0" in text
+    assert "adaptive            4.00       –       –       –     250.0" in text
 
 
 def test_single_stream_comes_before_offline(metrics):
