@@ -161,15 +161,14 @@ def _memory(
     canvases: Tensor,
 ) -> dict[str, dict[str, float | None]]:
     """Peak growth of a process that runs one policy alone, MB, one image at a time."""
-    device = next(iter(benches.values())).runtime.device
     runtime = benches["eager float32"].runtime
-    work: dict[str, Callable[[PolicyName], partial[None]]] = {
-        name: partial(partial, _run_engine, bench, canvases) for name, bench in benches.items()
+    work: dict[str, Callable[[PolicyName], None]] = {
+        name: partial(_run_engine, bench, canvases) for name, bench in benches.items()
     }
-    work[USUAL] = partial(partial, _run_usual, weights, sizes_px, usual.threshold, runtime, canvases)
+    work[USUAL] = partial(_run_usual, weights, sizes_px, usual.threshold, runtime, canvases)
     return {
-        name: {policy: peak_memory_mb(make(policy), device) for policy in NEEDS}
-        for name, make in work.items()
+        name: {policy: peak_memory_mb(partial(run, policy), runtime.device) for policy in NEEDS}
+        for name, run in work.items()
     }
 
 

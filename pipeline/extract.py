@@ -37,8 +37,9 @@ def find_finished(
 
 def check_finite(image_ids: list[str], result: Answer) -> None:
     """Raise PipelineError naming the first image, and the first layer in it, that is NaN or infinite."""
-    # One NaN or infinity makes the sum no number; the search for it is for that case only.
-    if all(value.sum().isfinite() for value in (result.trace, result.embedding, result.logits)):
+    # One NaN or infinity makes the sum no number; the search for it is for that case only. In NumPy, since
+    # torch would share the sum out among threads that the engine's threads keep waiting.
+    if all(np.isfinite(value.numpy().sum()) for value in (result.trace, result.embedding, result.logits)):
         return
     finite = torch.cat(
         [

@@ -82,6 +82,7 @@ def write_table(path: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> 
             compression="zstd",
             use_dictionary=False,
             use_byte_stream_split=_float_columns(table.schema),
+            write_statistics=False,
             write_page_checksum=True,
         )
 
@@ -116,7 +117,10 @@ def iter_batches(path: Path, columns: Sequence[str], rows: int = ROW_GROUP_ROWS)
         if missing:
             raise PipelineError(f"{path}: column {missing[0]!r} is missing; found {file.schema_arrow.names}")
         try:
-            yield from file.iter_batches(batch_size=rows, columns=list(columns))
+            # Group by group: across groups, pyarrow's own iteration keeps more and more memory.
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=list(columns))
+                yield from table.to_batches(max_chunksize=rows)
         except (OSError, pa.ArrowInvalid) as error:
             raise PipelineError(f"{path}: damaged ({_first_line(error)}); write it again") from None
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from pipeline.backends import why_not
-from pipeline.engines.base import TOLERANCE, halvings, split_exactly
+from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine
 from pipeline.proxies import PROXIES
 from pipeline.vit import TracedViT
@@ -98,5 +98,11 @@ def test_the_captured_engine_answers_as_eager(precision):
 def test_batches_are_put_together_from_halvings():
     assert halvings(64) == [64, 32, 16, 8, 4, 2, 1]
     assert halvings(11) == [11, 5, 2, 1]
-    assert list(split_exactly(7, [4, 2, 1])) == [(0, 4), (4, 2), (6, 1)]
-    assert list(split_exactly(9, [11, 5, 2, 1])) == [(0, 5), (5, 2), (7, 2)]
+
+
+def test_a_batch_is_split_so_that_every_thread_has_equally_much():
+    sizes = [8, 4, 2, 1]
+    assert list(split_evenly(16, sizes, 2)) == [(0, 8), (8, 8)]
+    assert list(split_evenly(7, sizes, 2)) == [(0, 2), (2, 2), (4, 1), (5, 1), (6, 1)]
+    assert list(split_evenly(6, [2, 1], 1)) == [(0, 2), (2, 2), (4, 2)]
+    assert list(split_evenly(3, sizes, 16)) == [(0, 1), (1, 1), (2, 1)]

@@ -18,7 +18,7 @@ from pipeline.vit import Weights
 
 # How a canvas becomes the input of a role; part of every fingerprint.
 TRANSFORM = "bilinear antialiased resize of uint8, then ImageNet mean and std"
-# Largest error against eager float32 that an engine may have: of trace, embedding and proxy as a share of
+# Largest error against eager float32 that an engine may have: of logits, embedding and trace as a share of
 # their largest value, so that one number fits models of any scale.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
 
@@ -82,10 +82,14 @@ def halvings(batch_size: int) -> list[int]:
     return sizes
 
 
-def split_exactly(count: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """(start, size) of pieces that make up `count`, the largest of the descending `sizes` first."""
+def split_evenly(count: int, sizes: list[int], workers: int) -> Iterator[tuple[int, int]]:
+    """(start, size) of pieces that make up `count`, each of the descending `sizes` down to 1.
+
+    Every worker gets a piece of the largest size that leaves none of them idle, and so on with the rest.
+    """
     start = 0
     while start < count:
-        size = next(size for size in sizes if size <= count - start)
-        yield start, size
-        start += size
+        size = next((size for size in sizes if size * workers <= count - start), 1)
+        for _ in range(min(workers, count - start)):
+            yield start, size
+            start += size

@@ -1,65 +1,91 @@
 """`openvino`: the fused graph compiled for the CPU, once for each batch size that it meets."""
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.engines.base import Answer, Engine, Spec, halvings, split_exactly
+from pipeline.engines.base import Answer, Engine, Spec, halvings, split_evenly
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.quiet_openvino import ov
 from pipeline.vit import PATCH_PX
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-# Beyond this a pass's activations leave the caches: at 64 px, passes of 64 images take a fifth longer than
-# passes of 16.
-_MOST_TOKENS = 4200
+# Beyond this a piece's activations leave the caches of one core; at a few large pieces, one thread also waits
+# longer for the other's last.
+_MOST_TOKENS = 520
 
 
 class OpenVinoEngine(Engine):
-    """Static shapes run a tenth faster than dynamic ones, so a batch is put together from fixed sizes."""
+    """A single image runs on all threads; of a batch, every thread runs pieces of its own.
+
+    Threads that share a pass wait for each other at every layer, and all of them for one that lost its
+    core to a decoder: as streams of one thread each they take a tenth less time, and lose only their own.
+    Static shapes run faster than dynamic ones, so a batch is put together from fixed sizes.
+    """
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
-        core = ov.Core()
-        model = _convert(spec)
-        self.passes = {size: _FixedPass(core, model, spec, size) for size in _sizes(spec, batch_size)}
-        self.whole = self.passes[1].answer.each(lambda value: value.new_empty(batch_size, *value.shape[1:]))
+        core, model = ov.Core(), _convert(spec)
+        shape = (batch_size, 3, spec.size_px, spec.size_px)
+        self.images = torch.zeros(shape, dtype=torch.uint8)
+        single = _compile(core, model, spec, 1, {"PERFORMANCE_HINT": "LATENCY"})
+        self.whole = Answer(*(torch.zeros(batch_size, *output.shape[1:]) for output in single.outputs))
+        self.single = self._bind(single, 0, 1)
+        streams = {"NUM_STREAMS": spec.runtime.threads, "ENABLE_CPU_PINNING": False}
+        self.compiled = {
+            size: _compile(core, model, spec, size, streams) for size in _sizes(spec, batch_size)
+        }
+        self.bound: dict[tuple[int, int], ov.InferRequest] = {}
 
     def run(self, canvases: Tensor) -> Answer:
-        images = resize(canvases, self.size_px)
-        if len(images) in self.passes:
-            return self.passes[len(images)](images)
-        for start, size in split_exactly(len(images), list(self.passes)):
-            part = self.passes[size](images[start : start + size])
-            for into, values in zip(self.whole, part, strict=True):
-                if into is not None and values is not None:
-                    into[start : start + size] = values
-        return self.whole.each(lambda value: value[: len(images)])
+        count = len(canvases)
+        if count == 1:
+            self.images[:1].copy_(resize(canvases, self.size_px))
+            self.single.infer(share_outputs=True)
+        else:
+            with _one_torch_thread():
+                self.images[:count].copy_(resize(canvases, self.size_px))
+            self._run_pieces(count)
+        return self.whole.each(lambda value: value[:count])
+
+    def _run_pieces(self, count: int) -> None:
+        pieces = split_evenly(count, list(self.compiled), self.runtime.threads)
+        requests = [self._request(*piece) for piece in pieces]
+        for request in requests:
+            request.start_async()
+        for request in requests:
+            request.wait()
+
+    def _request(self, start: int, size: int) -> ov.InferRequest:
+        """The request for `size` images from `start` on, bound once."""
+        if (start, size) not in self.bound:
+            self.bound[start, size] = self._bind(self.compiled[size], start, size)
+        return self.bound[start, size]
+
+    def _bind(self, compiled: ov.CompiledModel, start: int, size: int) -> ov.InferRequest:
+        """A request that reads and writes its images' part of the engine's own memory."""
+        rows = slice(start, start + size)
+        request = compiled.create_infer_request()
+        request.set_input_tensor(0, _shared(self.images[rows]))
+        for index, values in enumerate(value for value in self.whole if value is not None):
+            request.set_output_tensor(index, _shared(values[rows]))
+        return request
 
 
-class _FixedPass:
-    """A compiled graph of one batch size, with an input and outputs of its own, allocated once."""
-
-    def __init__(self, core: ov.Core, model: ov.Model, spec: Spec, size: int) -> None:
-        shaped = model.clone()
-        shaped.reshape([size, 3, spec.size_px, spec.size_px])
-        compiled = core.compile_model(shaped, "CPU", _settings(spec))
-        self.request = compiled.create_infer_request()
-        self.images = torch.zeros(size, 3, spec.size_px, spec.size_px, dtype=torch.uint8)
-        self.request.set_input_tensor(0, _shared(self.images))
-        outputs = [torch.zeros(tuple(output.shape)) for output in compiled.outputs]
-        for index, values in enumerate(outputs):
-            self.request.set_output_tensor(index, _shared(values))
-        self.answer = Answer(*outputs)
-        self.request.infer(share_outputs=True)
-
-    def __call__(self, images: Tensor) -> Answer:
-        self.images.copy_(images)
-        self.request.infer(share_outputs=True)
-        return self.answer
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Torch's idle threads spin for a while after their work, on the cores that OpenVINO's then want."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _shared(values: Tensor) -> ov.Tensor:
@@ -68,9 +94,10 @@ def _shared(values: Tensor) -> ov.Tensor:
 
 
 def _sizes(spec: Spec, batch_size: int) -> list[int]:
-    """The batch sizes to compile for, largest first; 1 is always among them."""
+    """The sizes of pieces to compile for, largest first; 1 is always among them."""
     tokens = (spec.size_px // PATCH_PX) ** 2 + 1
-    return [size for size in halvings(batch_size) if size == 1 or size * tokens <= _MOST_TOKENS]
+    most = max(1, min(_MOST_TOKENS // tokens, batch_size // spec.runtime.threads))
+    return halvings(1 << (most.bit_length() - 1)) if batch_size > 1 else []
 
 
 def _convert(spec: Spec) -> ov.Model:
@@ -85,9 +112,13 @@ def _convert(spec: Spec) -> ov.Model:
         )
 
 
-def _settings(spec: Spec) -> dict[str, Any]:
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
+def _compile(
+    core: ov.Core, model: ov.Model, spec: Spec, size: int, how: Mapping[str, Any]
+) -> ov.CompiledModel:
+    shaped = model.clone()
+    shaped.reshape([size, 3, spec.size_px, spec.size_px])
+    settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[spec.runtime.precision],
         "INFERENCE_NUM_THREADS": spec.runtime.threads,
     }
+    return core.compile_model(shaped, "CPU", {**settings, **how})
