@@ -40,11 +40,16 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Archive:
-    """An open archive: `classes` are (wnid, words) sorted by wnid, `labelled` is sorted by image_id."""
+    """An open archive: `classes` are (wnid, words) sorted by wnid.
+
+    `labelled` are the validation images and `training` the training images of these classes, sorted by
+    image_id.
+    """
 
     path: Path
     classes: tuple[tuple[str, str], ...]
     labelled: tuple[LabelledImage, ...]
+    training: tuple[LabelledImage, ...]
     _zip: zipfile.ZipFile
 
     def read(self, member: str) -> bytes:
@@ -163,6 +168,13 @@ def _read_labelled(
     return tuple(found[name] for name in sorted(found))
 
 
+def _list_training(file: zipfile.ZipFile, root: str, wnids: frozenset[str]) -> tuple[LabelledImage, ...]:
+    pattern = re.compile(re.escape(root) + r"(train/([^/]+)/)images/([^/]+)")
+    matches = filter(None, map(pattern.fullmatch, file.namelist()))
+    found = (LabelledImage(match[1] + match[3], match[2], match[0]) for match in matches if match[2] in wnids)
+    return tuple(sorted(found, key=lambda image: image.image_id))
+
+
 @contextmanager
 def open_archive(path: Path, limits: Limits = Limits()) -> Iterator[Archive]:
     """Open and check the archive; raises PipelineError naming the member or line that is at fault."""
@@ -177,4 +189,5 @@ def open_archive(path: Path, limits: Limits = Limits()) -> Iterator[Archive]:
         root = _find_root(path, file.namelist())
         classes = _read_classes(path, file, root)
         wnids = frozenset(wnid for wnid, _ in classes)
-        yield Archive(path, classes, _read_labelled(path, file, root, wnids), file)
+        labelled = _read_labelled(path, file, root, wnids)
+        yield Archive(path, classes, labelled, _list_training(file, root, wnids), file)

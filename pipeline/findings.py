@@ -158,10 +158,29 @@ def describe_engine(engine: Document | None) -> list[str]:
 def judge_fit(fit: Document) -> list[Verdict]:
     """Is the proxy worth its place: does it find what the oracle would, and does agreement gain by it?"""
     evaluation = fit["evaluation"]
-    return [
+    verdicts = [
         _judge_order(evaluation.get("gain_over_random"), fit.get("beats_random") == 1),
         _judge_agreement(evaluation),
     ]
+    certificate = fit.get("certificate")
+    return [*verdicts, _judge_certificate(certificate, evaluation)] if certificate else verdicts
+
+
+def _judge_certificate(certificate: Document, evaluation: Document) -> Verdict:
+    """The promise, what it rests on, and what became of it on images that had no part in it."""
+    promise = (
+        f"at most {percent(certificate['alpha'])} harmed, at confidence {percent(certificate['confidence'])}"
+    )
+    ground = f"{number(certificate['harmful'], 0)} harmed of {number(certificate['images'], 0)} images"
+    if not certificate["certified"]:
+        return Verdict(f"NOT certified: {promise} ({ground}); every image is escalated.", False)
+    risk = evaluation["certified_risk"]
+    found = f"{percent(risk['value'])}{_interval(risk, 'ci_low', 'ci_high', percent)}"
+    return Verdict(
+        f"Certified: {promise} ({ground}, bound {percent(certificate['risk_bound'])}); "
+        f"on the evaluation images {found}.",
+        risk["ci_low"] <= certificate["alpha"],
+    )
 
 
 def _judge_order(gain: Document | None, beats_random: bool) -> Verdict:

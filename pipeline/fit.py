@@ -1,5 +1,6 @@
 """Fit the proxy to the oracle: learn on the calibration split, judge on the evaluation split."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -7,26 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from sklearn.metrics import roc_auc_score
 
 from pipeline.calibration import (
     Calibration,
-    Floats,
     calibrate,
     expected_oracle,
     learn_direction,
     rank_correlation,
 )
-from pipeline.deferral import agreement_curve, agreement_over_random, gain_over_random
+from pipeline.certify import Certificate, certify, list_candidates, set_apart
 from pipeline.embeddings import CONDITIONS, measure_proxy, read_set_fingerprint
 from pipeline.errors import PipelineError
+from pipeline.judge import column, harmed_if_low, has_labels, judge, plot_tables
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 from pipeline.tables import read_fingerprint, read_table
-from pipeline.thresholds import choose_threshold
+from pipeline.thresholds import Threshold, choose_threshold
 
-_CURVE_RATES = np.linspace(0, 1, 101)
+# Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
+_LEARNING_SHARE = 0.2
 
 
 class Fitted(NamedTuple):
@@ -63,12 +64,13 @@ def read_samples(low: Path, deltas: Path, params: FitParams) -> pl.DataFrame:
 
 def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]) -> Fitted:
     """`samples` as from `read_samples`; `fingerprint` that of the deltas."""
-    learned, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))
-    proxy, oracle = _column(learned, "proxy"), _column(learned, "oracle")
+    calibrating, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))
+    learned, certifying = _set_apart(calibrating, params)
+    proxy, oracle = column(learned, "proxy"), column(learned, "oracle")
     direction = learn_direction(proxy, oracle)
     scores = score(proxy, direction)
     calibration = calibrate(params.calibration, scores, oracle)
-    threshold = choose_threshold(params.threshold, scores, direction, calibration)
+    threshold, certificate = _choose(params, learned, certifying, direction, calibration)
     policy = Policy(
         oracle=params.oracle,
         proxy=params.proxy,
@@ -77,8 +79,9 @@ def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]
         rule=params.threshold.rule,
         value=params.threshold.value,
         calibration=asdict(calibration),
-        calibration_images=len(learned),
+        calibration_images=len(calibrating),
         made_for=conditions(fingerprint),
+        certificate=certificate,
     )
     metrics = {
         "threshold": policy.threshold,
@@ -88,87 +91,73 @@ def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]
         if abs(policy.threshold) < np.finfo(np.float64).max
         else None,
         "calibration": {
-            "images": len(learned),
-            "escalation_rate": float(decide(policy, proxy).mean()),
+            "images": len(calibrating),
+            "escalation_rate": float(decide(policy, column(calibrating, "proxy")).mean()),
             "spearman": rank_correlation(scores, oracle),
         },
-        **_judge(judged, policy, calibration, params),
+        "certificate": _numbers(certificate) or None,
+        **judge(judged, policy, calibration, params),
     }
-    return Fitted(policy, metrics, _plots(judged, policy, calibration), threshold.warnings)
+    return Fitted(policy, metrics, plot_tables(judged, policy, calibration), threshold.warnings)
+
+
+def _set_apart(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The calibration images that learn, and those that certify what was learned: none but for rule risk."""
+    if params.threshold.rule != "risk":
+        return samples, samples.clear()
+    learns = pl.Series(set_apart(samples["image_id"].to_list(), _LEARNING_SHARE, params.seed))
+    return samples.filter(learns), samples.filter(~learns)
+
+
+def _choose(
+    params: FitParams,
+    learned: pl.DataFrame,
+    certifying: pl.DataFrame,
+    direction: int,
+    calibration: Calibration,
+) -> tuple[Threshold, dict[str, Any]]:
+    """The threshold, and its certificate where the rule asks for one."""
+    rule, scores = params.threshold, score(column(learned, "proxy"), direction)
+    if rule.rule != "risk":
+        return choose_threshold(rule, scores, direction, calibration), {}
+    found = certify(
+        score(column(certifying, "proxy"), direction),
+        harmed_if_low(certifying),
+        list_candidates(scores),
+        rule.value,
+        rule.confidence,
+    )
+    digests = {
+        f"{name}_sha256": hashlib.sha256("\n".join(part["image_id"]).encode()).hexdigest()
+        for name, part in (("learned", learned), ("certified", certifying))
+    }
+    event = "harm" if has_labels(certifying) else "disagreement"
+    about = {"event": event, "learned_images": len(learned), **digests}
+    warnings = () if found.certified else (_explain_failure(found, event),)
+    return Threshold(found.threshold, warnings), {**asdict(found), **about}
+
+
+def _explain_failure(found: Certificate, event: str) -> str:
+    needed = (
+        f"about {found.needed_images} would do" if found.needed_images else "no number of images would do"
+    )
+    return (
+        f"cannot certify a risk of {found.alpha} at confidence {found.confidence}: {found.harmful} of "
+        f"{found.images} images meet {event} even where nearly all are escalated; at this rate {needed}. "
+        "Every image is escalated"
+    )
+
+
+def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
+    """What DVC can compare, without the policy's digests and names."""
+    return {
+        name: value if isinstance(value, float) else int(value)
+        for name, value in certificate.items()
+        if isinstance(value, bool | int | float) and name != "threshold"
+    }
 
 
 def conditions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """What a policy was made for, from the fingerprint of the deltas."""
     low, high = fingerprint["low"], fingerprint["high"]
     return {key: low[key] for key in CONDITIONS} | {"low_px": low["size_px"], "high_px": high["size_px"]}
-
-
-def _judge(
-    samples: pl.DataFrame, policy: Policy, calibration: Calibration, params: FitParams
-) -> dict[str, Any]:
-    """How the policy does on images that it has not seen, beside random and oracle at the same rate."""
-    proxy, oracle = _column(samples, "proxy"), _column(samples, "oracle")
-    agree = samples["agree"].to_numpy()
-    scores, escalated = score(proxy, policy.direction), decide(policy, proxy)
-    rate = float(escalated.mean())
-    draw = (params.threshold.confidence, params.bootstrap, params.seed)
-    gain = gain_over_random(scores, oracle, *draw)
-    error = np.abs(expected_oracle(calibration, scores) - oracle).mean()
-    evaluation = {
-        "images": len(samples),
-        "escalation_rate": rate,
-        "agreement": float((agree | escalated).mean()),
-        "random_agreement": float(agree.mean() + rate * (1 - agree.mean())),
-        "oracle_agreement": float(agreement_curve(oracle, agree, np.array([rate]))[0]),
-        "spearman": rank_correlation(scores, oracle),
-        "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
-        "calibration_error": float(error),
-        "agreement_over_random": agreement_over_random(escalated, agree, *draw)._asdict(),
-        "gain_over_random": gain._asdict() if gain else None,
-        **_with_labels(samples, escalated),
-    }
-    return {"evaluation": evaluation, "beats_random": int(gain is not None and gain.ci_low > 0)}
-
-
-def _with_labels(samples: pl.DataFrame, escalated: Any) -> dict[str, float]:
-    """Accuracy and harm, where the model knows the classes."""
-    if samples["low_correct"].null_count():
-        return {}
-    low, high = samples["low_correct"].to_numpy(), samples["high_correct"].to_numpy()
-    return {
-        "accuracy": float(np.where(escalated, high, low).mean()),
-        "harm_rate": float((~escalated & high & ~low).mean()),
-    }
-
-
-def _auroc(event: Any, scores: Floats) -> float | None:
-    event = np.asarray(event, dtype=bool)
-    return float(roc_auc_score(event, scores)) if 0 < event.sum() < len(event) else None
-
-
-def _plots(samples: pl.DataFrame, policy: Policy, calibration: Calibration) -> dict[str, pl.DataFrame]:
-    proxy, oracle = _column(samples, "proxy"), _column(samples, "oracle")
-    agree = samples["agree"].to_numpy()
-    scores = score(proxy, policy.direction)
-    points = pl.DataFrame(
-        {
-            "image_id": samples["image_id"],
-            "proxy": proxy,
-            "delta": samples["delta"],
-            "expected": expected_oracle(calibration, scores),
-            "escalated": decide(policy, proxy).astype(int),
-        }
-    )
-    curves = pl.DataFrame(
-        {
-            "escalation_rate": _CURVE_RATES,
-            "proxy": agreement_curve(scores, agree, _CURVE_RATES),
-            "random": agree.mean() + _CURVE_RATES * (1 - agree.mean()),
-            "oracle": agreement_curve(oracle, agree, _CURVE_RATES),
-        }
-    )
-    return {"proxy_delta": points, "deferral": curves}
-
-
-def _column(samples: pl.DataFrame, name: str) -> Floats:
-    return samples[name].to_numpy().astype(np.float64)

@@ -1,5 +1,6 @@
 """From JPEG bytes to uint8 RGB tensors, and their antialiased resizing."""
 
+import hashlib
 import re
 
 import torch
@@ -53,3 +54,10 @@ def resize(images: Tensor, size_px: int) -> Tensor:
 def decode_canvas(jpeg: bytes, size_px: int) -> Tensor:
     """(3, size_px, size_px) uint8: decoded, the centre square cut out, then resized. Raises as decode_rgb."""
     return resize(_crop_square(decode_rgb(jpeg)), size_px)
+
+
+def digest_content(pixels: Tensor) -> bytes:
+    """SHA-256 of shape and pixels: the same for every file that shows the same."""
+    digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+    digest.update(pixels.numpy().tobytes())
+    return digest.digest()

@@ -4,7 +4,7 @@ score = direction * proxy; an image is escalated unless score <= threshold, so N
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Policy:
 
     threshold: in score units. calibration: knots from score to expected oracle (see `calibration`).
     made_for: weights digest, sizes, transform, precision and backend that the proxy was measured with.
+    certificate: of rule `risk` (see `certify`), with the digests of the images that learned and certified.
     """
 
     oracle: str
@@ -37,6 +38,7 @@ class Policy:
     calibration: Mapping[str, Any]
     calibration_images: int
     made_for: Mapping[str, Any]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
 
 def score(proxy: ArrayLike, direction: int) -> NDArray[np.float64]:
@@ -63,7 +65,7 @@ def read_policy(path: Path) -> Policy:
     document = read_json(path)
     if document.pop("format", None) != FORMAT:
         raise PipelineError(f"{path}: not a policy of format {FORMAT}; run fit again")
-    names = {field.name for field in fields(Policy)}
+    names = {each.name for each in fields(Policy)}
     if document.keys() != names:
         wrong = sorted(document.keys() ^ names)
         raise PipelineError(f"{path}: missing or unknown keys {', '.join(wrong)}; run fit again")

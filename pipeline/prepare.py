@@ -1,6 +1,5 @@
 """From the archive to the table of images: checked, free of duplicates, drawn and sorted."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pipeline.archive import Archive, LabelledImage
 from pipeline.errors import PipelineError
-from pipeline.images import decode_rgb
+from pipeline.images import decode_rgb, digest_content
 from pipeline.params.data import DataParams
 from pipeline.split import Split, draw_splits
 from pipeline.tables import IMAGES
@@ -36,12 +35,6 @@ class _Census:
     duplicates: dict[str, str] = field(default_factory=dict)
 
 
-def _digest_content(pixels: Tensor) -> bytes:
-    digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
-    digest.update(pixels.numpy().tobytes())
-    return digest.digest()
-
-
 def _is_grey(pixels: Tensor) -> bool:
     return torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2])
 
@@ -62,7 +55,7 @@ def _take_census(archive: Archive, stop_on_broken: bool, advance: Callable[[int]
                 ) from None
             census.broken[image.image_id] = str(error)
             continue
-        kept = first_with.setdefault(_digest_content(pixels), image.image_id)
+        kept = first_with.setdefault(digest_content(pixels), image.image_id)
         if kept != image.image_id:
             census.duplicates[image.image_id] = kept
             continue

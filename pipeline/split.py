@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 Split = Literal["calibration", "evaluation"]
 
 
-def _rank(*parts: object) -> bytes:
+def rank(*parts: object) -> bytes:
     """A draw without a random generator: no library's version can change it."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
 
@@ -23,7 +23,7 @@ def share_out(total: int, counts: Mapping[str, int], free: Mapping[str, int], or
     """
     whole = sum(counts.values())
     quotas = {name: min(total * count // whole, free[name]) for name, count in counts.items()}
-    ranked = sorted(counts, key=lambda name: (-(total * counts[name] % whole), _rank(order, name)))
+    ranked = sorted(counts, key=lambda name: (-(total * counts[name] % whole), rank(order, name)))
     left = total - sum(quotas.values())
     while left:
         for name in ranked:
@@ -49,7 +49,7 @@ def draw_splits(
             f"to {len(wnids)} or less together"
         )
     by_class: dict[str, list[str]] = defaultdict(list)
-    for image_id in sorted(wnids, key=lambda image_id: _rank(seed, image_id)):
+    for image_id in sorted(wnids, key=lambda image_id: rank(seed, image_id)):
         by_class[wnids[image_id]].append(image_id)
     counts = Counter(wnids.values())
     first = share_out(calibration_images, counts, counts, f"{seed}/calibration")

@@ -6,6 +6,7 @@ Pixels are normalised inside the module, so that everything outside handles uint
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,17 @@ CLASSES = 200
 # Mean and standard deviation of ImageNet's pixels in 0..1, channel order RGB.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+# What a checkpoint's metadata says of itself, and is checked against.
+ARCHITECTURE = {
+    "name": "static_vit",
+    "patch_px": PATCH_PX,
+    "width": WIDTH,
+    "depth": DEPTH,
+    "heads": HEADS,
+    "classes": CLASSES,
+}
+NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
+_POSITION = re.compile(r"pos_embed_(\d+)px")
 
 
 class Pass(NamedTuple):
@@ -44,7 +56,11 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict of `static_vit`; `classes` are the wnids in logit order, None where unknown."""
+    """A state dict of `static_vit`; `classes` are the wnids in logit order, None where unknown.
+
+    Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size; other sizes
+    get `pos_embed` resampled.
+    """
 
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None
@@ -59,8 +75,8 @@ class TracedViT(nn.Module):
 
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()
-        self.vit = _empty_vit(size_px)
-        self.vit.load_state_dict(_at_size(weights.state, self.vit))
+        self.vit = empty_vit(size_px)
+        self.vit.load_state_dict(_at_size(weights.state, size_px, self.vit))
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
@@ -93,7 +109,7 @@ def check_size(size_px: int) -> None:
         )
 
 
-def _empty_vit(size_px: int) -> VisionTransformer:
+def empty_vit(size_px: int, drop_path: float = 0.0) -> VisionTransformer:
     check_size(size_px)
     return VisionTransformer(
         img_size=size_px,
@@ -102,20 +118,29 @@ def _empty_vit(size_px: int) -> VisionTransformer:
         depth=DEPTH,
         num_heads=HEADS,
         num_classes=CLASSES,
+        drop_path_rate=drop_path,
     )
 
 
-def _at_size(state: Mapping[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
-    """The state dict with its position embedding resampled, once, to the grid of `vit`."""
-    grid = vit.patch_embed.grid_size
-    position = resample_abs_pos_embed(state["pos_embed"], new_size=list(grid), num_prefix_tokens=1)
-    return {**state, "pos_embed": position}
+def position_name(size_px: int) -> str:
+    """The state's name for the position embedding of one image size."""
+    return f"pos_embed_{size_px}px"
+
+
+def _at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) -> dict[str, Tensor]:
+    """timm's state dict with the position embedding of the size: its own, or one resampled, once."""
+    own = state.get(position_name(size_px))
+    if own is None:
+        grid = list(vit.patch_embed.grid_size)
+        own = resample_abs_pos_embed(state["pos_embed"], new_size=grid, num_prefix_tokens=1)
+    rest = {name: value for name, value in state.items() if not _POSITION.fullmatch(name)}
+    return {**rest, "pos_embed": own}
 
 
 def _random_weights(seed: int, native_px: int) -> Weights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = _empty_vit(native_px).state_dict()
+        state = empty_vit(native_px).state_dict()
     return Weights(state, None, _digest(state))
 
 
@@ -131,22 +156,36 @@ def _read_weights(path: Path) -> Weights:
     except SafetensorError as error:
         raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
     _check_state(state, path)
+    _check_metadata(metadata, path)
     classes = metadata.get("classes")
     return Weights(state, tuple(json.loads(classes)) if classes else None, _digest(state))
 
 
 def _check_state(state: Mapping[str, Tensor], path: Path) -> None:
-    """Names and shapes must be those of static_vit; only the position embedding may have another grid."""
-    expected = {name: tuple(value.shape) for name, value in _empty_vit(8 * PATCH_PX).state_dict().items()}
+    """Names and shapes must be those of static_vit; only `pos_embed` may be of any size."""
+    expected = {name: tuple(value.shape) for name, value in empty_vit(8 * PATCH_PX).state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     tokens = found.get("pos_embed", (0, 0, 0))[1]
     if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
         expected["pos_embed"] = (1, tokens, WIDTH)
+    for match in filter(None, map(_POSITION.fullmatch, found)):
+        expected[match[0]] = (1, (int(match[1]) // PATCH_PX) ** 2 + 1, WIDTH)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise PipelineError(
                 f"model.weights: {path} does not fit static_vit: {name} is {found.get(name, 'missing')}, "
                 f"expected {expected.get(name, 'no such tensor')}"
+            )
+
+
+def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
+    """A checkpoint may say nothing of itself; what it says must be so."""
+    for name, expected in (("architecture", ARCHITECTURE), ("normalisation", NORMALISATION)):
+        found = metadata.get(name)
+        if found is not None and json.loads(found) != expected:
+            raise PipelineError(
+                f"model.weights: {path} says {name} {found}, expected {json.dumps(expected)}; "
+                "use a checkpoint of this model"
             )
 
 

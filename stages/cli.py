@@ -9,6 +9,7 @@ STAGES = (
     "probe",
     "download",
     "prepare",
+    "train",
     "extract",
     "delta",
     "fit",

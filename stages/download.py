@@ -11,11 +11,13 @@ from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import ReplayParams
 from pipeline.params.report import ReportParams
 from pipeline.params.runtime import RuntimeParams
+from pipeline.params.train import TrainParams
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 
 SECTIONS: dict[str, type[Section]] = {
     "data": DataParams,
+    "train": TrainParams,
     "model": ModelParams,
     "resolutions": ResolutionParams,
     "runtime": RuntimeParams,

@@ -36,12 +36,25 @@ def _sentence(metrics: dict[str, Any], settings: FitParams) -> str:
     judged = metrics["evaluation"]
     return "\n".join(
         [
+            *_certificate(metrics),
             f"fit: threshold {metrics['threshold']:.6g}; "
             f"evaluation escalates {judged['escalation_rate']:.4f}, agreement {judged['agreement']:.4f}, "
             + _compare(judged["agreement_over_random"], "random escalation"),
             f"fit: {settings.proxy} on {settings.oracle}: " + _verdict(judged["gain_over_random"]),
         ]
     )
+
+
+def _certificate(metrics: dict[str, Any]) -> list[str]:
+    found, risk = metrics["certificate"], metrics["evaluation"]["certified_risk"]
+    if not found or not found["certified"]:
+        return []
+    sentence = (
+        f"fit: certified: risk at most {found['alpha']} at confidence {found['confidence']} "
+        f"({found['harmful']} harmed of {found['images']}, bound {found['risk_bound']:.4f}); "
+        f"evaluation {risk['value']:.4f} [{risk['ci_low']:.4f}, {risk['ci_high']:.4f}]"
+    )
+    return [sentence]
 
 
 def _verdict(gain: dict[str, float] | None) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -43,3 +43,29 @@ class _PlainLines:
         rate = self.done / max(now_s - self.started_s, 1e-9)
         of_total = f" of {self.total}" if self.total else ""
         click.echo(f"{self.label}: {self.done}{of_total} {self.unit}, {rate:.0f} {self.unit}/s", err=True)
+
+
+@contextmanager
+def show_share(label: str) -> Iterator[Callable[[float, str], None]]:
+    """For work that knows its share and not its units: called with a share of 0 to 1 and what to say."""
+    if sys.stderr.isatty():
+        with tqdm(total=100, desc=label, bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {postfix}") as bar:
+
+            def show(share: float, text: str) -> None:
+                bar.set_postfix_str(text, refresh=False)
+                bar.update(100 * share - bar.n)
+
+            yield show
+    else:
+        yield _ShareLines(label).show
+
+
+class _ShareLines:
+    def __init__(self, label: str) -> None:
+        self.label, self.last_s = label, 0.0
+
+    def show(self, share: float, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self.last_s >= LINE_INTERVAL_S or share >= 1:
+            self.last_s = now_s
+            click.echo(f"{self.label}: {100 * share:.1f} %, {text}", err=True)

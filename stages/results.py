@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.files import whole_file
+from pipeline.card import format_card
+from pipeline.files import read_json, whole_file
 from pipeline.measured import read_metrics
+from pipeline.params.model import ResolutionParams
 from pipeline.results import format_markdown, format_terminal, replace_results
 from stages.common import ParamsFile, path_option, stage_command
 
@@ -17,17 +19,29 @@ from stages.common import ParamsFile, path_option, stage_command
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="File in which to replace the part between the results markers.",
 )
+@click.option(
+    "--card",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Model card in which to replace the part between the markers, by what training wrote.",
+)
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-def main(params: ParamsFile, metrics: Path, readme: Path | None, markdown: bool) -> None:  # noqa: ARG001
-    """Print the results of replay and fit, with the conditions they hold for."""
-    found = read_metrics(metrics)
+def main(params: ParamsFile, metrics: Path, readme: Path | None, card: Path | None, markdown: bool) -> None:
+    """Print the results of replay and fit, with the conditions they hold for; or put them into a document."""
+    if card is not None:
+        sizes_px = params.section("resolutions", ResolutionParams).by_role()
+        _replace(card, format_card(read_json(metrics / "train.json"), sizes_px))
     if readme is not None:
-        document = replace_results(readme.read_text(encoding="utf-8"), format_markdown(found), str(readme))
-        with whole_file(readme) as temporary:
-            temporary.write_text(document, encoding="utf-8")
-        click.echo(f"{readme}: results replaced")
-        return
-    click.echo(format_markdown(found) if markdown else format_terminal(found), nl=False)
+        _replace(readme, format_markdown(read_metrics(metrics)))
+    if card is None and readme is None:
+        found = read_metrics(metrics)
+        click.echo(format_markdown(found) if markdown else format_terminal(found), nl=False)
+
+
+def _replace(path: Path, markdown: str) -> None:
+    document = replace_results(path.read_text(encoding="utf-8"), markdown, str(path))
+    with whole_file(path) as temporary:
+        temporary.write_text(document, encoding="utf-8")
+    click.echo(f"{path}: results replaced")
 
 
 if __name__ == "__main__":

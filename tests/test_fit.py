@@ -180,3 +180,40 @@ def test_plot_tables_hold_the_operating_point():
     assert curve["escalation_rate"].to_list()[::50] == [0.0, 0.5, 1.0]
     assert curve.row(0)[1:] == (0.75, 0.75, 0.75)
     assert curve.row(100)[1:] == (1.0, 1.0, 1.0)
+
+
+def many(count, harm_above, labelled=True):
+    """Half to calibrate; an image whose proxy exceeds `harm_above` is harmed by staying low."""
+    proxy = np.tile(np.arange(count // 2) / (count // 2), 2)
+    harmed = proxy > harm_above
+    labels = {"low_correct": (~harmed).tolist(), "high_correct": [True] * count} if labelled else {}
+    return samples(proxy, harmed, agree=(~harmed).tolist(), **labels)
+
+
+@pytest.mark.parametrize(("labelled", "event"), [(True, "harm"), (False, "disagreement")])
+def test_a_certified_threshold_keeps_its_promise_on_images_apart_from_those_that_learned(labelled, event):
+    fitted = fit(many(4000, 0.7, labelled), params("risk", 0.02), FINGERPRINT)
+    certificate = fitted.policy.certificate
+    assert (certificate["certified"], certificate["event"]) == (True, event)
+    assert (certificate["learned_images"], certificate["images"]) == (400, 1600)
+    assert certificate["learned_sha256"] != certificate["certified_sha256"]
+    assert 0.70 < fitted.policy.threshold < 0.72
+    assert fitted.metrics["certificate"]["harmful"] == certificate["harmful"] <= 24
+    judged = fitted.metrics["evaluation"]["certified_risk"]
+    assert 0 < judged["value"] < 0.02
+    assert judged["ci_low"] < judged["value"] < judged["ci_high"]
+    assert not fitted.warnings
+
+
+def test_a_certificate_needs_images_of_its_own_and_says_how_many():
+    fitted = fit(many(80, 0.7), params("risk", 0.05), FINGERPRINT)
+    assert fitted.metrics["evaluation"]["escalation_rate"] == 1
+    assert fitted.metrics["certificate"]["certified"] == 0
+    assert "cannot certify a risk of 0.05" in fitted.warnings[0]
+    assert "about 45 would do" in fitted.warnings[0]
+
+
+def test_other_rules_carry_no_certificate():
+    fitted = fit(FALLING, params(), FINGERPRINT)
+    assert fitted.policy.certificate == {}
+    assert fitted.metrics["certificate"] is None

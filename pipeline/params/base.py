@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import PipelineError
 
-SECTION_NAMES = ("data", "model", "resolutions", "runtime", "extract", "fit", "replay", "report")
+SECTION_NAMES = ("data", "train", "model", "resolutions", "runtime", "extract", "fit", "replay", "report")
 
 
 class Section(BaseModel):

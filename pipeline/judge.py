@@ -1,0 +1,110 @@
+"""How a policy does on images that it has not seen, and the tables that show it."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from pipeline.calibration import Calibration, Floats, expected_oracle, rank_correlation
+from pipeline.deferral import agreement_curve, agreement_over_random, gain_over_random
+from pipeline.params.fit import FitParams
+from pipeline.policy import Policy, decide, score
+
+_CURVE_RATES = np.linspace(0, 1, 101)
+
+
+def has_labels(samples: pl.DataFrame) -> bool:
+    return samples["low_correct"].null_count() == 0
+
+
+def harmed_if_low(samples: pl.DataFrame) -> NDArray[np.bool_]:
+    """(N,) True where high is right and low is wrong; without labels, where the two disagree."""
+    if not has_labels(samples):
+        return ~samples["agree"].to_numpy()
+    return np.asarray(samples["high_correct"].to_numpy() & ~samples["low_correct"].to_numpy())
+
+
+def judge(
+    samples: pl.DataFrame, policy: Policy, calibration: Calibration, params: FitParams
+) -> dict[str, Any]:
+    """How the policy does on images that it has not seen, beside random and oracle at the same rate."""
+    proxy, oracle = column(samples, "proxy"), column(samples, "oracle")
+    agree = samples["agree"].to_numpy()
+    scores, escalated = score(proxy, policy.direction), decide(policy, proxy)
+    rate = float(escalated.mean())
+    draw = (params.threshold.confidence, params.bootstrap, params.seed)
+    gain = gain_over_random(scores, oracle, *draw)
+    error = np.abs(expected_oracle(calibration, scores) - oracle).mean()
+    evaluation = {
+        "images": len(samples),
+        "escalation_rate": rate,
+        "agreement": float((agree | escalated).mean()),
+        "random_agreement": float(agree.mean() + rate * (1 - agree.mean())),
+        "oracle_agreement": float(agreement_curve(oracle, agree, np.array([rate]))[0]),
+        "spearman": rank_correlation(scores, oracle),
+        "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
+        "calibration_error": float(error),
+        "agreement_over_random": agreement_over_random(escalated, agree, *draw)._asdict(),
+        "gain_over_random": gain._asdict() if gain else None,
+        "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,
+        **_with_labels(samples, escalated),
+    }
+    return {"evaluation": evaluation, "beats_random": int(gain is not None and gain.ci_low > 0)}
+
+
+def _recheck(samples: pl.DataFrame, escalated: Any, params: FitParams) -> dict[str, float]:
+    """The certified risk on images that neither learned nor certified, with its exact interval."""
+    harmful = int((harmed_if_low(samples) & ~escalated).sum())
+    interval = binomtest(harmful, len(samples)).proportion_ci(params.threshold.confidence, method="exact")
+    return {
+        "value": harmful / len(samples),
+        "ci_low": float(interval.low),
+        "ci_high": float(interval.high),
+    }
+
+
+def _with_labels(samples: pl.DataFrame, escalated: Any) -> dict[str, float]:
+    """Accuracy and harm, where the model knows the classes."""
+    if not has_labels(samples):
+        return {}
+    low, high = samples["low_correct"].to_numpy(), samples["high_correct"].to_numpy()
+    return {
+        "accuracy": float(np.where(escalated, high, low).mean()),
+        "harm_rate": float((~escalated & high & ~low).mean()),
+    }
+
+
+def _auroc(event: Any, scores: Floats) -> float | None:
+    event = np.asarray(event, dtype=bool)
+    return float(roc_auc_score(event, scores)) if 0 < event.sum() < len(event) else None
+
+
+def plot_tables(samples: pl.DataFrame, policy: Policy, calibration: Calibration) -> dict[str, pl.DataFrame]:
+    proxy, oracle = column(samples, "proxy"), column(samples, "oracle")
+    agree = samples["agree"].to_numpy()
+    scores = score(proxy, policy.direction)
+    points = pl.DataFrame(
+        {
+            "image_id": samples["image_id"],
+            "proxy": proxy,
+            "delta": samples["delta"],
+            "expected": expected_oracle(calibration, scores),
+            "escalated": decide(policy, proxy).astype(int),
+        }
+    )
+    curves = pl.DataFrame(
+        {
+            "escalation_rate": _CURVE_RATES,
+            "proxy": agreement_curve(scores, agree, _CURVE_RATES),
+            "random": agree.mean() + _CURVE_RATES * (1 - agree.mean()),
+            "oracle": agreement_curve(oracle, agree, _CURVE_RATES),
+        }
+    )
+    return {"proxy_delta": points, "deferral": curves}
+
+
+def column(samples: pl.DataFrame, name: str) -> Floats:
+    return samples[name].to_numpy().astype(np.float64)

@@ -1,0 +1,31 @@
+"""Section `train`: how the shipped weights are made."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.params.base import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainParams(Section):
+    max_minutes: Annotated[float, Field(gt=0, le=100_000)]
+    steps: Annotated[int, Field(ge=1)] | None
+    seed: Annotated[int, Field(ge=0)]
+    precision: Literal["float32", "bfloat16"]
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    few_tokens_until: Share
+    distillation: Annotated[float, Field(ge=0, le=100)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    crop_area: Annotated[float, Field(gt=0, le=1)]
+    cutmix: Share
+    erasing: Share
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    average: Annotated[float, Field(ge=0, lt=1)]
+    holdout_per_class: Annotated[int, Field(ge=1)]
+    evaluations: Annotated[int, Field(ge=1, le=1000)]
+    checkpoint_minutes: Annotated[float, Field(gt=0)]

@@ -1,0 +1,68 @@
+"""Augmentation of a whole batch on its device; every draw comes from the generator that is passed in."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+_ASPECT = 4 / 3
+_MOST_ERASED = 0.3
+
+
+class Mixed(NamedTuple):
+    """images (B, 3, S, S); of image i a share `share[i]` shows `labels[i]`, the rest `others[i]`."""
+
+    images: Tensor
+    labels: Tensor
+    others: Tensor
+    share: Tensor
+
+
+def crop_and_flip(pixels: Tensor, least_area: float, generator: Generator) -> Tensor:
+    """uint8 (B, 3, S, S) to float (B, 3, S, S) of 0..255: a part of each image, some of them mirrored.
+
+    The part's area is uniform from `least_area` to 1, its aspect ratio log-uniform from 3/4 to 4/3
+    ("random resized crop", Szegedy et al. 2015).
+    """
+    draws = torch.rand(5, len(pixels), generator=generator, device=pixels.device)
+    area = least_area + (1 - least_area) * draws[0]
+    aspect = _ASPECT ** (2 * draws[1] - 1)
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    left, top = (2 * draws[2:4] - 1) * (1 - torch.stack([width, height]))
+    mirrored = torch.where(draws[4] < 0.5, -1.0, 1.0)
+    zero = torch.zeros_like(width)
+    rows = torch.stack(
+        [torch.stack([width * mirrored, zero, left], 1), torch.stack([zero, height, top], 1)], dim=1
+    )
+    grid = F.affine_grid(rows, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels.float(), grid, padding_mode="reflection", align_corners=False)
+
+
+def cut_and_mix(images: Tensor, labels: Tensor, chance: float, generator: Generator) -> Mixed:
+    """CutMix (Yun et al. 2019): a rectangle of another image of the batch, its area uniform from 0 to 1.
+
+    Each image is mixed with probability `chance`.
+    """
+    draws = torch.rand(2, len(images), generator=generator, device=images.device)
+    area = torch.where(draws[0] < chance, draws[1], 0.0)
+    inside = _rectangles(area, images.shape[-1], generator)
+    mixed = torch.where(inside, images.roll(1, dims=0), images)
+    return Mixed(mixed, labels, labels.roll(1), 1 - inside.float().mean(dim=(1, 2, 3)))
+
+
+def erase(images: Tensor, chance: float, fill: Tensor, generator: Generator) -> Tensor:
+    """Random erasing (Zhong et al. 2017): with probability `chance` a rectangle becomes `fill`."""
+    draws = torch.rand(2, len(images), generator=generator, device=images.device)
+    area = torch.where(draws[0] < chance, draws[1] * _MOST_ERASED, 0.0)
+    return torch.where(_rectangles(area, images.shape[-1], generator), fill, images)
+
+
+def _rectangles(area: Tensor, size_px: int, generator: Generator) -> Tensor:
+    """(B,) shares of the image's area to masks (B, 1, S, S) of squares, cut off at the border."""
+    centre = torch.rand(2, len(area), generator=generator, device=area.device) * size_px
+    half = area.sqrt() * size_px / 2
+    at = torch.arange(size_px, device=area.device) + 0.5
+    inside = [(at - c[:, None]).abs() < half[:, None] for c in centre]  # B, S
+    mask: Tensor = inside[0][:, :, None] & inside[1][:, None, :]
+    return mask[:, None]

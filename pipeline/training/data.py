@@ -1,0 +1,98 @@
+"""The training split as uint8 in memory, with a part of it held out for whatever has to be chosen."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.archive import Archive, LabelledImage
+from pipeline.errors import PipelineError
+from pipeline.images import decode_canvas, digest_content
+from pipeline.split import rank
+
+
+class Images(NamedTuple):
+    """pixels (N, 3, S, S) uint8 and labels (N,) int64, the index of the sorted wnid."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`left_out` counts training images whose content a validation image has too."""
+
+    train: Images
+    holdout: Images
+    left_out: int
+    sha256: str
+
+
+def load_training(
+    archive: Archive, canvas_px: int, holdout_per_class: int, seed: int, advance: Callable[[int], object]
+) -> TrainingData:
+    """Decode the archive's training split; `advance` is called with 1 for every image read.
+
+    Raises PipelineError where an image is broken or a class has too few.
+    """
+    if not archive.training:
+        raise PipelineError(
+            f"{archive.path}: holds no training images; expected train/<wnid>/images/ beside val/"
+        )
+    validation = {
+        digest_content(pixels) for _, pixels in _decode(archive, archive.labelled, canvas_px, advance)
+    }
+    digest = hashlib.sha256()
+    usable: list[tuple[LabelledImage, Tensor]] = []
+    for image, pixels in _decode(archive, archive.training, canvas_px, advance):
+        content = digest_content(pixels)
+        if content not in validation:
+            usable.append((image, pixels))
+            digest.update(f"{image.image_id} {image.wnid}\n".encode() + content)
+    held = _hold_out([image for image, _ in usable], holdout_per_class, seed)
+    labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
+    parts = [
+        _stack([pair for pair in usable if (pair[0].image_id in held) == is_held], labels)
+        for is_held in (False, True)
+    ]
+    return TrainingData(parts[0], parts[1], len(archive.training) - len(usable), digest.hexdigest())
+
+
+def _decode(
+    archive: Archive, images: Iterable[LabelledImage], canvas_px: int, advance: Callable[[int], object]
+) -> Iterable[tuple[LabelledImage, Tensor]]:
+    for image in images:
+        advance(1)
+        try:
+            yield image, decode_canvas(archive.read(image.member), canvas_px)
+        except ValueError as error:
+            raise PipelineError(
+                f"{archive.path}: {image.member}: broken image ({error}); replace it"
+            ) from None
+
+
+def _hold_out(images: list[LabelledImage], per_class: int, seed: int) -> set[str]:
+    """Ids of `per_class` images of every class, drawn by hash."""
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        by_class[image.wnid].append(image.image_id)
+    held: set[str] = set()
+    for wnid, image_ids in by_class.items():
+        if len(image_ids) <= per_class:
+            raise PipelineError(
+                f"train.holdout_per_class: {per_class} asked, class {wnid} has {len(image_ids)} training "
+                f"images; set it to {len(image_ids) - 1} or less"
+            )
+        held.update(sorted(image_ids, key=lambda image_id: rank("holdout", seed, image_id))[:per_class])
+    return held
+
+
+def _stack(pairs: list[tuple[LabelledImage, Tensor]], labels: dict[str, int]) -> Images:
+    return Images(
+        torch.stack([pixels for _, pixels in pairs]),
+        torch.tensor([labels[image.wnid] for image, _ in pairs]),
+    )

@@ -1,0 +1,160 @@
+"""The training loop: steps until the budget is used up, with evaluations and checkpoints between them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.images import resize
+from pipeline.params.train import TrainParams
+from pipeline.training.augment import Mixed, crop_and_flip, cut_and_mix, erase
+from pipeline.training.data import Images, TrainingData
+from pipeline.training.model import TrainableViT
+from pipeline.training.recipe import Model, compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.state import Run, save_run
+from pipeline.vit import PATCH_PX
+
+_EVALUATION_BATCH = 250
+_LARGEST_GRADIENT = 1.0
+# Of the moving mean of the loss that is reported.
+_SMOOTHING = 0.98
+
+
+class Status(NamedTuple):
+    """What a progress display shows; `accuracy` by name is that of the last evaluation."""
+
+    progress: float
+    loss: float
+    images_per_s: float
+    left_s: float
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What stays the same over a run; pixels and labels lie on the device."""
+
+    data: TrainingData
+    params: TrainParams
+    device: torch.device
+    model: Model
+
+    def take_step(self, run: Run) -> Tensor:
+        """One batch forward and back; returns the loss."""
+        torch.manual_seed(
+            self.params.seed * 1_000_003 + run.step
+        )  # Stochastic depth and patches draw from it.
+        batch = self._draw_batch(run.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
+            loss = self._compute_loss(batch, run)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), _LARGEST_GRADIENT)
+        factor = learning_rate(run.progress, self.params.warmup)
+        for optimizer in run.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.params.learning_rate * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        run.step += 1
+        run.images += len(batch.labels)
+        run.average(self.params.average)
+        return loss.detach()
+
+    def _compute_loss(self, batch: Mixed, run: Run) -> Tensor:
+        sizes_px = run.model.sizes_px
+        if run.progress < self.params.few_tokens_until:
+            patches = (sizes_px[0] // PATCH_PX) ** 2
+            return compute_shared_loss(self.model, batch, sizes_px, self.params, patches)
+        if self.params.distillation:
+            return compute_joint_loss(self.model, batch, sizes_px, self.params)
+        return compute_shared_loss(self.model, batch, sizes_px, self.params, None)
+
+    def _draw_batch(self, step: int) -> Mixed:
+        """The step's part of its epoch's order, augmented; the same for a seed and a step, always."""
+        images, size = self.data.train, min(self.params.batch_size, len(self.data.train.labels))
+        steps = len(images.labels) // size
+        order = torch.randperm(
+            len(images.labels),
+            generator=torch.Generator().manual_seed(self.params.seed * 1_000_003 + step // steps),
+        )
+        chosen = order[step % steps * size :][:size].to(self.device)
+        generator = torch.Generator(self.device).manual_seed(self.params.seed * 1_000_003 + step)
+        pixels = crop_and_flip(images.pixels[chosen], self.params.crop_area, generator)
+        mixed = cut_and_mix(pixels, images.labels[chosen], self.params.cutmix, generator)
+        grey = pixels.mean(dim=(0, 2, 3), keepdim=True)
+        return mixed._replace(images=erase(mixed.images, self.params.erasing, grey, generator))
+
+
+def move_to(data: TrainingData, device: torch.device) -> TrainingData:
+    def move(images: Images) -> Images:
+        return Images(images.pixels.to(device), images.labels.to(device))
+
+    return TrainingData(move(data.train), move(data.holdout), data.left_out, data.sha256)
+
+
+@torch.no_grad()
+def evaluate(model: TrainableViT, images: Images, precision: str) -> dict[int, float]:
+    """Share of correct answers by image size in pixels."""
+    found = {}
+    for size_px in model.sizes_px:
+        right = 0
+        for pixels, labels in zip(*(values.split(_EVALUATION_BATCH) for values in images), strict=True):
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                right += int((model(resize(pixels, size_px).float()).argmax(1) == labels).sum())
+        found[size_px] = right / len(images.labels)
+    return found
+
+
+def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Status], object]) -> None:
+    """Go on with the run until its progress is 1: by `params.steps`, or else by the clock.
+
+    Progress drives the schedule, so a slow machine takes fewer steps and still ends on time; what was
+    used up before an interruption counts. A checkpoint is written every few minutes and at the end.
+    """
+    params = trainer.params
+    run.model.train()
+    run.progress = _progress(run, params)
+    saved_s, step_s = run.seconds, None
+    while run.progress < 1:
+        started_s = time.perf_counter()
+        run.loss = _smooth(run.loss, float(trainer.take_step(run)))
+        step_s = _smooth(step_s, time.perf_counter() - started_s)
+        run.seconds += time.perf_counter() - started_s
+        run.progress = _progress(run, params)
+        if run.progress * params.evaluations >= len(run.curve) + 1:
+            started_s = time.perf_counter()
+            run.curve.append(_row(run, evaluate(run.averaged, trainer.data.holdout, params.precision)))
+            run.seconds += time.perf_counter() - started_s
+        if run.seconds - saved_s > 60 * params.checkpoint_minutes or run.progress >= 1:
+            save_run(run, checkpoint)
+            saved_s = run.seconds
+        on_step(_status(run, params.batch_size / step_s))
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else _SMOOTHING * old + (1 - _SMOOTHING) * new
+
+
+def _progress(run: Run, params: TrainParams) -> float:
+    share = run.step / params.steps if params.steps else run.seconds / (60 * params.max_minutes)
+    return min(1.0, share)
+
+
+def _row(run: Run, accuracy: dict[int, float]) -> dict[str, float]:
+    return {
+        "progress": run.progress,
+        "minutes": run.seconds / 60,
+        "images": run.images,
+        "loss": run.loss or 0.0,
+        **{f"accuracy_{size_px}px": share for size_px, share in accuracy.items()},
+    }
+
+
+def _status(run: Run, images_per_s: float) -> Status:
+    accuracy = {name: value for name, value in (run.curve or [{}])[-1].items() if name.startswith("accuracy")}
+    left_s = run.seconds / run.progress * (1 - run.progress)
+    return Status(run.progress, run.loss or 0.0, images_per_s, left_s, accuracy)

@@ -1,0 +1,87 @@
+"""What one training step minimises, and with which optimisers and learning rate."""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
+
+from pipeline.images import resize
+from pipeline.params.train import TrainParams
+from pipeline.training.augment import Mixed
+from pipeline.training.model import TrainableViT
+
+_BETAS = (0.9, 0.95)
+
+
+class Model(Protocol):
+    """A TrainableViT, or what torch.compile makes of one."""
+
+    def __call__(self, images: Tensor, patches: int | None = None) -> Tensor: ...
+
+
+def build_optimizers(model: TrainableViT, params: TrainParams) -> list[Optimizer]:
+    """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else; only matrices decay.
+
+    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    """
+    matrices = [value for value in model.vit.blocks.parameters() if value.ndim == 2]
+    known = {id(value) for value in matrices}
+    others = [value for value in model.parameters() if id(value) not in known]
+    return [
+        Muon(
+            matrices,
+            lr=params.learning_rate,
+            weight_decay=params.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        AdamW(others, lr=params.learning_rate, weight_decay=0.0, betas=_BETAS),
+    ]
+
+
+def learning_rate(progress: float, warmup: float) -> float:
+    """Factor of the peak at a share `progress` of the run: linear to 1 over `warmup`, then cosine to 0."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+
+def compute_joint_loss(model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams) -> Tensor:
+    """All images at all sizes; the smaller sizes also learn from the largest, without its gradient.
+
+    (Distillation from high to low: CF-ViT, Chen et al. 2023; ResFormer, Tian et al. 2023.)
+    """
+    *smaller, largest = sorted(sizes_px)
+    teacher = model(resize(batch.images, largest))
+    loss = _cross_entropy(teacher, batch, params.label_smoothing)
+    target = teacher.detach().softmax(dim=1)
+    for size_px in smaller:
+        logits = model(resize(batch.images, size_px))
+        loss = loss + _cross_entropy(logits, batch, params.label_smoothing)
+        loss = loss + params.distillation * F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
+    return loss / len(sizes_px)
+
+
+def compute_shared_loss(
+    model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams, patches: int | None
+) -> Tensor:
+    """Every size gets a part of the images, and of each no more than so many patches."""
+    parts = zip(*(value.chunk(len(sizes_px)) for value in batch), strict=True)
+    losses = []
+    for size_px, values in zip(sorted(sizes_px), parts, strict=False):  # A tiny batch has fewer parts.
+        part = Mixed(*values)
+        logits = model(resize(part.images, size_px), patches)
+        losses.append(_cross_entropy(logits, part, params.label_smoothing) * len(part.labels))
+    return torch.stack(losses).sum() / len(batch.labels)
+
+
+def _cross_entropy(logits: Tensor, batch: Mixed, smoothing: float) -> Tensor:
+    """Of both labels of each image, by their share of it."""
+    first, second = (
+        F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        for labels in (batch.labels, batch.others)
+    )
+    return (batch.share * first + (1 - batch.share) * second).mean()

@@ -1,0 +1,114 @@
+"""Train static_vit for all resolutions together, from the archive's training split."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from pipeline.archive import Archive, open_archive
+from pipeline.files import write_csv, write_json
+from pipeline.machine import describe_machine
+from pipeline.params.model import ModelParams, ResolutionParams, Role
+from pipeline.params.runtime import RuntimeParams
+from pipeline.params.train import TrainParams
+from pipeline.runtime import resolve_runtime
+from pipeline.training.data import TrainingData, load_training
+from pipeline.training.loop import Status, Trainer, move_to, train
+from pipeline.training.publish import score_validation, write_weights
+from pipeline.training.state import Run, resume_run, start_run
+from pipeline.vit import load_weights
+from stages.common import ParamsFile, path_option, stage_command
+from stages.progress import progress, show_share
+
+SCRATCH = Path(".cache/train")
+# A run goes on under another budget; under any other setting it would be another run.
+BUDGET = {"max_minutes", "steps", "checkpoint_minutes"}
+
+
+@stage_command("train")
+@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout, with its training images.")
+@path_option("weights", "models/static_vit.safetensors", "Checkpoint to write.")
+@path_option("metrics", "metrics/train.json", "Results to write.")
+@path_option("curve", "metrics/plots/training.csv", "Loss and held-out accuracy over the run, to write.")
+def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve: Path) -> None:
+    """Train the weights that the other stages use; a run that was stopped goes on where it was.
+
+    The validation images of the archive are looked at once, at the end; choose by the held-out images.
+    """
+    values = params.section("train", TrainParams)
+    sizes = params.section("resolutions", ResolutionParams).by_role()
+    runtime_params = params.section("runtime", RuntimeParams)
+    runtime = resolve_runtime(runtime_params)
+    with open_archive(archive) as opened:
+        data = _load(opened, sizes["high"], values)
+        run = start_run(list(sizes.values()), values, runtime.device)
+        checkpoint = SCRATCH / f"{_key(values, sizes, data)}.pt"
+        if checkpoint.exists():
+            resume_run(run, checkpoint)
+            click.echo(f"train: goes on after step {run.step} ({checkpoint})")
+        on_gpu = runtime.device.type == "cuda"
+        model = torch.compile(run.model) if on_gpu else run.model
+        trainer = Trainer(move_to(data, runtime.device), values, runtime.device, model)
+        with torch.enable_grad(), show_share("train") as show:
+            train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
+        about = {"resolutions": sizes, "recipe": values.model_dump(), **_account(run, data)}
+        write_weights(weights, run.averaged.to_state(), [wnid for wnid, _ in opened.classes], about)
+        shipped = load_weights(ModelParams(name="static_vit", weights=str(weights), seed=0), sizes["high"])
+        with progress("validation", len(sizes) * len(opened.labelled), "images") as advance:
+            batch_size = runtime_params.batch_size
+            scores = score_validation(opened, shipped, sizes["high"], sizes, runtime, batch_size, advance)
+    rows = [_by_role(row, sizes) for row in run.curve]
+    write_csv(curve, {name: [row[name] for row in rows] for name in rows[0]})
+    machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
+    document = {"validation": scores, "holdout": rows[-1], **_account(run, data), "machine": machine}
+    write_json(metrics, document)
+    for role, score in scores.items():
+        low, high = 100 * score["ci_low"], 100 * score["ci_high"]
+        click.echo(f"{role} ({sizes[role]} px): {100 * score['accuracy']:.2f} % [{low:.2f}, {high:.2f}]")
+
+
+def _load(archive: Archive, canvas_px: int, values: TrainParams) -> TrainingData:
+    count = len(archive.labelled) + len(archive.training)
+    with progress("read images", count, "images") as advance:
+        return load_training(archive, canvas_px, values.holdout_per_class, values.seed, advance)
+
+
+def _key(values: TrainParams, sizes: dict[Role, int], data: TrainingData) -> str:
+    settings = [values.model_dump(exclude=BUDGET), sizes, data.sha256]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _by_role(row: dict[str, float], sizes: dict[Role, int]) -> dict[str, float]:
+    """The names of what is written carry roles, those of the curve the pixels that the model knows."""
+    roles = {f"accuracy_{size_px}px": f"accuracy_{role}" for role, size_px in sizes.items()}
+    return {roles.get(name, name): value for name, value in row.items()}
+
+
+def _describe(status: Status) -> str:
+    accuracy = ", ".join(f"{name[9:]} {100 * share:.1f} %" for name, share in status.accuracy.items())
+    text = f"loss {status.loss:.3f}, {status.images_per_s:.0f} images/s, {status.left_s / 60:.0f} min left"
+    return f"{text}, held out: {accuracy}" if accuracy else text
+
+
+def _account(run: Run, data: TrainingData) -> dict[str, Any]:
+    return {
+        "data": {
+            "sha256": data.sha256,
+            "train_images": len(data.train.labels),
+            "holdout_images": len(data.holdout.labels),
+            "left_out": data.left_out,
+        },
+        "run": {
+            "steps": run.step,
+            "images": run.images,
+            "epochs": run.images / len(data.train.labels),
+            "minutes": run.seconds / 60,
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from pipeline.certify import certify, count_needed, list_candidates, risk_bound, set_apart
+from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
+
+DELTA = 0.1
+SIMULATIONS = 600
+# Three standard errors of a share of DELTA over so many simulations.
+MARGIN = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5
+
+
+def certified_with(harmful, images, alpha):
+    """Whether one threshold that leaves `harmful` of `images` harmed is certified."""
+    harmed = np.arange(images) < harmful
+    return certify(np.zeros(images), harmed, np.array([1.0]), alpha, 1 - DELTA).certified
+
+
+@pytest.mark.parametrize(
+    ("alpha", "images", "most"),
+    [
+        (0.05, 1000, 40),
+        (0.05, 5000, 229),
+        (0.02, 2000, 31),
+        (0.02, 5000, 86),
+        (0.01, 1000, 5),
+        (0.01, 5000, 40),
+    ],
+)
+def test_so_many_harmed_images_are_allowed_and_not_one_more(alpha, images, most):
+    assert certified_with(most, images, alpha)
+    assert not certified_with(most + 1, images, alpha)
+
+
+@pytest.mark.parametrize(("alpha", "least"), [(0.05, 45), (0.02, 114), (0.01, 230)])
+def test_so_many_images_are_needed_even_without_harm(alpha, least):
+    assert certified_with(0, least, alpha)
+    assert not certified_with(0, least - 1, alpha)
+    assert count_needed(0, 10, alpha, 1 - DELTA) == least
+
+
+def test_the_last_threshold_before_the_first_failure_is_taken():
+    scores = np.arange(1000.0)
+    harmed = scores >= 500
+    candidates = np.array([99.5, 499.5, 505.5, 540.5, 999.5])
+    found = certify(scores, harmed, candidates, 0.02, 0.9)
+    assert (found.threshold, found.harmful, found.tested) == (505.5, 6, 4)
+    assert found.certified
+    assert 0.006 < found.risk_bound < 0.02
+    assert escalate(scores, found.threshold).sum() == 494
+
+
+def test_where_nothing_can_be_certified_everything_is_escalated_and_it_says_how_many_would_do():
+    found = certify(np.arange(20.0), np.zeros(20, bool), np.array([10.0, NEVER_ESCALATE]), 0.05, 0.9)
+    assert (found.threshold, found.certified, found.tested) == (ALWAYS_ESCALATE, False, 1)
+    assert found.needed_images == 45
+    assert escalate(np.array([-1e300, 0.0]), found.threshold).all()
+    hopeless = certify(np.zeros(100), np.ones(100, bool), np.array([1.0]), 0.05, 0.9)
+    assert (hopeless.certified, hopeless.needed_images, hopeless.harmful) == (False, None, 100)
+
+
+def test_an_image_without_a_score_is_escalated_and_so_never_harmed():
+    scores = np.full(200, np.nan)
+    found = certify(scores, np.ones(200, bool), np.array([0.0, NEVER_ESCALATE]), 0.05, 0.9)
+    assert (found.certified, found.harmful) == (True, 0)
+    assert found.threshold == NEVER_ESCALATE
+
+
+def test_the_bound_is_the_exact_one():
+    bound = risk_bound(13, 1000, 0.9)
+    assert binom.cdf(13, 1000, bound) == pytest.approx(0.1)
+    assert risk_bound(7, 7, 0.9) == 1.0
+
+
+def test_candidates_rise_from_escalating_nearly_all_to_none():
+    scores = np.random.default_rng(0).normal(size=5000)
+    candidates = list_candidates(scores)
+    assert (np.diff(candidates) > 0).all()
+    assert escalate(scores, candidates[0]).mean() > 0.99
+    assert candidates[-1] == NEVER_ESCALATE
+    assert list_candidates(np.array([1.0, np.nan, 1.0])).tolist() == [1.0, NEVER_ESCALATE]
+
+
+def test_what_learns_is_drawn_by_name_whatever_the_order():
+    names = [f"val/{index}" for index in range(50)]
+    chosen = set_apart(names, 0.2, 0)
+    backwards = set_apart(names[::-1], 0.2, 0)
+    assert chosen.sum() == 10
+    assert backwards[::-1].tolist() == chosen.tolist()
+    assert set_apart(names, 0.2, 1).tolist() != chosen.tolist()
+
+
+def true_risk(threshold):
+    """Of scores uniform on 0..1 where staying low harms with probability 0.3 u^2."""
+    return 0.1 * min(max(threshold, 0.0), 1.0) ** 3
+
+
+def naive(scores, harmed, candidates, alpha):
+    """What is usually done: the largest threshold whose risk on the sample is at most alpha."""
+    share = np.array([(harmed & (scores <= candidate)).mean() for candidate in candidates])
+    return candidates[np.flatnonzero(share <= alpha)[-1]]
+
+
+@pytest.mark.parametrize("images", [500, 2000])
+@pytest.mark.parametrize("alpha", [0.02, 0.05])
+def test_the_promise_holds_against_a_known_truth_and_the_naive_rule_breaks_it(alpha, images):
+    rng = np.random.default_rng(1)
+    candidates = np.linspace(0.01, 1, 100)
+    broken = {"certified": 0, "naive": 0}
+    for _ in range(SIMULATIONS):
+        scores = rng.random(images)
+        harmed = rng.random(images) < 0.3 * scores**2
+        broken["certified"] += (
+            true_risk(certify(scores, harmed, candidates, alpha, 1 - DELTA).threshold) > alpha
+        )
+        broken["naive"] += true_risk(naive(scores, harmed, candidates, alpha)) > alpha
+    assert broken["certified"] / SIMULATIONS <= DELTA + MARGIN
+    assert broken["naive"] / SIMULATIONS > DELTA + MARGIN

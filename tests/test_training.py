@@ -1,0 +1,295 @@
+import csv
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from pipeline.archive import open_archive
+from pipeline.errors import PipelineError
+from pipeline.images import resize
+from pipeline.params.model import ModelParams
+from pipeline.params.runtime import RuntimeParams
+from pipeline.params.train import TrainParams
+from pipeline.runtime import resolve_runtime
+from pipeline.sample import draw_sample
+from pipeline.training.augment import crop_and_flip, cut_and_mix, erase
+from pipeline.training.data import load_training
+from pipeline.training.loop import Trainer, train
+from pipeline.training.model import TrainableViT
+from pipeline.training.publish import score_validation, write_weights
+from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.state import resume_run, start_run
+from pipeline.vit import TracedViT, Weights, load_weights
+from stages.train import main
+from tests.imports import ROOT
+
+CPU = torch.device("cpu")
+SIZES_PX = [32, 48, 64]
+SHIPPED = ROOT / "models/static_vit.safetensors"
+REAL = ROOT / "../shared/data/tiny-imagenet-200-subset.zip"
+
+
+def train_params(**changes):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    values |= {"steps": 4, "batch_size": 8, "holdout_per_class": 1, "evaluations": 1, "precision": "float32"}
+    return TrainParams(**(values | changes))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(count=6):
+    return torch.randint(0, 256, (count, 3, 64, 64), generator=generator(), dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sample") / "sample.zip"
+    draw_sample(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(archive):
+    with open_archive(archive) as opened:
+        return load_training(opened, 64, 1, 0, lambda _: None)
+
+
+def start(data, params):
+    run = start_run(SIZES_PX, params, CPU)
+    return run, Trainer(data, params, CPU, run.model)
+
+
+def run_to_end(data, params, checkpoint):
+    run, trainer = start(data, params)
+    if checkpoint.exists():
+        resume_run(run, checkpoint)
+    train(run, trainer, checkpoint, lambda _: None)
+    return run
+
+
+def test_crops_keep_what_is_shown_and_mirror_half_of_it():
+    ramp = torch.arange(64, dtype=torch.uint8).expand(32, 3, 64, 64)
+    crops = crop_and_flip(ramp, 0.5, generator())
+    steps = crops.diff(dim=-1)
+    rising = (steps >= -1e-3).flatten(1).all(dim=1)
+    falling = (steps <= 1e-3).flatten(1).all(dim=1)
+    assert (rising ^ falling).all()
+    assert 5 < int(rising.sum()) < 27
+    shown = crops.amax(dim=(1, 2, 3)) - crops.amin(dim=(1, 2, 3))
+    assert 0.5 * 0.75 * 63 < float(shown.min()) < float(shown.max()) <= 63
+    assert torch.equal(crops, crop_and_flip(ramp, 0.5, generator()))
+    assert not torch.equal(crops, crop_and_flip(ramp, 0.5, generator(1)))
+
+
+def test_mixing_tells_how_much_of_each_image_is_seen():
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 64, 64)
+    mixed = cut_and_mix(images, torch.arange(4), 1.0, generator())
+    assert mixed.others.tolist() == [3, 0, 1, 2]
+    for row in range(4):
+        own = (mixed.images[row, 0] == row).float().mean()
+        other = (mixed.images[row, 0] == mixed.others[row]).float().mean()
+        assert float(own) == pytest.approx(float(mixed.share[row]))
+        assert float(other) == pytest.approx(1 - float(mixed.share[row]))
+    assert float(mixed.share.min()) < 1
+
+
+def test_without_chance_nothing_is_mixed_or_erased():
+    images = pixels().float()
+    mixed = cut_and_mix(images, torch.arange(6), 0.0, generator())
+    assert torch.equal(mixed.images, images)
+    assert mixed.share.tolist() == [1.0] * 6
+    grey = torch.full((1, 3, 1, 1), 7.0)
+    assert torch.equal(erase(images, 0.0, grey, generator()), images)
+    assert ((erase(images, 1.0, grey, generator()) == 7).all(dim=1).flatten(1).sum(1) > 0).any()
+
+
+def test_what_was_trained_is_what_the_engines_run():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = TrainableViT(SIZES_PX, 0.0).eval()
+    weights = Weights(model.to_state(), None, "")
+    for size_px in SIZES_PX:
+        images = resize(pixels(), size_px)
+        torch.testing.assert_close(
+            model(images.float()), TracedViT(weights, size_px)(images).logits, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_every_size_has_a_position_embedding_of_its_own_and_other_sizes_get_the_largest_resampled():
+    state = TrainableViT(SIZES_PX, 0.0).to_state()
+    only_largest = {name: value for name, value in state.items() if name != "pos_embed_32px"}
+    own, resampled = (TracedViT(Weights(s, None, ""), 32).vit.pos_embed for s in (state, only_largest))
+    assert torch.equal(own, state["pos_embed_32px"])
+    assert own.shape == resampled.shape
+    assert not torch.equal(own, resampled)
+    assert TracedViT(Weights(state, None, ""), 40)(resize(pixels(), 40)).logits.shape == (6, 200)
+
+
+def test_fewer_patches_are_fewer_tokens_and_all_of_them_are_all():
+    model = TrainableViT(SIZES_PX, 0.0).eval()
+    seen = []
+    model.vit.blocks.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
+    images = pixels().float()
+    assert torch.equal(model(images, 256), model(images))
+    assert not torch.equal(model(images, 64), model(images))
+    assert seen == [257, 257, 65, 257]
+
+
+def test_both_losses_start_at_the_one_of_chance():
+    model = TrainableViT(SIZES_PX, 0.0)
+    batch = cut_and_mix(pixels().float(), torch.arange(6), 0.5, generator())
+    params = train_params(distillation=0.0)
+    chance = torch.log(torch.tensor(200.0))
+    assert float(compute_shared_loss(model, batch, SIZES_PX, params, 64)) == pytest.approx(chance, rel=0.1)
+    assert float(compute_joint_loss(model, batch, SIZES_PX, params)) == pytest.approx(chance, rel=0.1)
+    alone = replace_batch(batch, 1)
+    assert torch.isfinite(compute_shared_loss(model, alone, SIZES_PX, params, 64))
+
+
+def replace_batch(batch, count):
+    return type(batch)(*(value[:count] for value in batch))
+
+
+def test_the_teacher_gets_no_gradient_from_its_pupils():
+    model = TrainableViT([32, 64], 0.0)
+    batch = cut_and_mix(pixels().float(), torch.arange(6), 0.0, generator())
+
+    def gradient(distillation):
+        model.zero_grad()
+        compute_joint_loss(model, batch, [32, 64], train_params(distillation=distillation)).backward()
+        return model.positions["64"].grad.clone(), model.positions["32"].grad.clone()
+
+    (teacher, pupil), (teacher_distilled, pupil_distilled) = gradient(0.0), gradient(5.0)
+    torch.testing.assert_close(teacher, teacher_distilled)
+    assert not torch.allclose(pupil, pupil_distilled)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    factors = [learning_rate(progress, 0.1) for progress in (0, 0.05, 0.1, 0.55, 1)]
+    assert factors == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_a_run_taken_up_again_ends_with_the_weights_of_one_never_stopped(data, tmp_path):
+    params = train_params(drop_path=0.2, cutmix=0.5, erasing=0.5, few_tokens_until=0.5)
+    whole = run_to_end(data, params, tmp_path / "whole.pt")
+    run, _ = start(data, params)
+    stopped = tmp_path / "stopped.pt"
+
+    def stop(status):
+        if status.progress >= 0.5:
+            raise KeyboardInterrupt
+
+    eager = Trainer(data, params.model_copy(update={"checkpoint_minutes": 1e-9}), CPU, run.model)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, eager, stopped, stop)
+    again = run_to_end(data, params, stopped)
+    assert again.step == whole.step == 4
+    assert [row["loss"] for row in again.curve] == [row["loss"] for row in whole.curve]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, again.averaged.state_dict()[name]), name
+
+
+def test_a_few_steps_lower_the_loss(data, tmp_path):
+    params = train_params(steps=24, batch_size=16, few_tokens_until=1.0, crop_area=1.0, warmup=0.0)
+    run, trainer = start(data, params)
+    first = replace_batch(trainer._draw_batch(0), 12)
+    before = float(compute_shared_loss(run.model, first, SIZES_PX, params, 64).detach())
+    train(run, trainer, tmp_path / "run.pt", lambda _: None)
+    after = float(compute_shared_loss(run.model, first, SIZES_PX, params, 64).detach())
+    assert after < before - 0.1
+
+
+def test_the_clock_ends_a_run_without_steps(data, tmp_path):
+    run = run_to_end(data, train_params(steps=None, max_minutes=1e-6), tmp_path / "run.pt")
+    assert (run.step, run.progress, len(run.curve)) == (1, 1.0, 1)
+
+
+def test_held_out_images_are_drawn_from_every_class_and_are_not_trained_on(data):
+    assert sorted(data.holdout.labels.tolist()) == list(range(200))
+    assert len(data.train.labels) == 600
+    contents = {image.numpy().tobytes() for image in data.train.pixels}
+    assert not contents & {image.numpy().tobytes() for image in data.holdout.pixels}
+
+
+def test_a_training_image_that_is_also_a_validation_image_is_left_out(archive, tmp_path):
+    copy = tmp_path / "copy.zip"
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(copy, "w") as target:
+        names = source.namelist()
+        val = next(name for name in names if "/val/images/" in name)
+        victim = next(name for name in names if "/train/" in name and name.endswith(".JPEG"))
+        for name in names:
+            target.writestr(name, source.read(val if name == victim else name))
+    with open_archive(copy) as opened:
+        found = load_training(opened, 64, 1, 0, lambda _: None)
+    assert found.left_out == 1
+    assert len(found.train.labels) == 599
+
+
+def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
+    with open_archive(archive) as opened, pytest.raises(PipelineError, match="set it to 3 or less"):
+        load_training(opened, 64, 4, 0, lambda _: None)
+    with open_archive(archive) as opened:
+        empty = replace(opened, training=())
+        with pytest.raises(PipelineError, match="holds no training images"):
+            load_training(empty, 64, 1, 0, lambda _: None)
+
+
+def test_a_checkpoint_says_what_it_is_and_is_refused_where_it_is_not(tmp_path):
+    state = TrainableViT(SIZES_PX, 0.0).to_state()
+    path = tmp_path / "made.safetensors"
+    write_weights(path, state, ["n01"], {"seed": 3})
+    read = load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
+    assert read.classes == ("n01",)
+    torch.testing.assert_close(read.state["pos_embed_48px"], state["pos_embed_48px"].half().float())
+    other = {"architecture": json.dumps({"name": "static_vit", "patch_px": 8})}
+    save_file(state, path, other)
+    with pytest.raises(PipelineError, match="says architecture"):
+        load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
+
+
+def test_a_damaged_state_is_named(data, tmp_path):
+    path = tmp_path / "run.pt"
+    path.write_bytes(b"not a state")
+    run, _ = start(data, train_params())
+    with pytest.raises(PipelineError, match="delete it to begin anew"):
+        resume_run(run, path)
+
+
+def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    small = ["steps=2", "batch_size=4", "evaluations=1", "holdout_per_class=1", "resolutions.mid="]
+    arguments = ["--archive", str(archive), *(f"--set={item}" for item in small)]
+    first = CliRunner().invoke(main, arguments)
+    assert first.exit_code == 0, first.output
+    found = json.loads(Path("metrics/train.json").read_text())
+    assert set(found["validation"]) == {"low", "high"}
+    assert found["run"]["steps"] == 2
+    with Path("metrics/plots/training.csv").open() as stream:
+        assert set(next(csv.DictReader(stream))) >= {"images", "loss", "accuracy_low", "accuracy_high"}
+    kept = Path("models/static_vit.safetensors").read_bytes()
+    again = CliRunner().invoke(main, arguments)
+    assert "goes on after step 2" in again.output
+    assert Path("models/static_vit.safetensors").read_bytes() == kept
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real images are not there")
+def test_the_shipped_weights_are_as_good_as_the_committed_figure():
+    committed = json.loads((ROOT / "metrics/train.json").read_text())["validation"]["low"]["accuracy"]
+    shipped = load_weights(ModelParams(name="static_vit", weights=str(SHIPPED), seed=0), 64)
+    runtime = resolve_runtime(
+        RuntimeParams(device="cpu", backend="auto", precision="float32", batch_size=64, threads=None)
+    )
+    with open_archive(REAL) as opened:
+        found = score_validation(opened, shipped, 64, {"low": 32}, runtime, 64, lambda _: None)
+    assert found["low"]["accuracy"] == pytest.approx(committed, abs=3e-4)
