@@ -46,7 +46,7 @@ def gain_over_random(
     """
     if np.ptp(oracle) == 0:
         return None
-    return _bootstrap(partial(_gain, scores, oracle), len(oracle), confidence, resamples, seed)
+    return _bootstrap(partial(area_gain, scores, oracle), len(oracle), confidence, resamples, seed)
 
 
 def agreement_over_random(
@@ -54,6 +54,13 @@ def agreement_over_random(
 ) -> Interval:
     """Agreement less what random escalation at the same rate would reach, with its interval."""
     return _bootstrap(partial(_agreement_gain, escalated, agree), len(agree), confidence, resamples, seed)
+
+
+def draw_weights(count: int, resamples: int, seed: int) -> Floats:
+    """(resamples, count): how often each of `count` images stands in each bootstrap sample."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, count, size=(resamples, count), dtype=np.int32)
+    return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
 def _bootstrap(
@@ -77,8 +84,8 @@ def _agreement_gain(escalated: Bools, agree: Bools, weights: Floats) -> Floats:
     return np.asarray((mended - weights @ escalated * (weights @ ~agree) / len(agree)) / len(agree))
 
 
-def _gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
-    """Weights (R, N) say how often each image counts; returns (R,)."""
+def area_gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+    """The gain of `gain_over_random` where weights (R, N) say how often each image counts; returns (R,)."""
     best = _area(oracle, oracle, weights) - 0.5
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((_area(scores, oracle, weights) - 0.5) / best)

@@ -1,6 +1,6 @@
 """Reading a set of embedding shards, verified: one role, one fingerprint, every id once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,21 @@ def iter_embeddings(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch
         yield from iter_batches(path, columns)
 
 
-def measure_proxy(folder: Path, name: str) -> tuple[list[str], NDArray[np.float64]]:
-    """Image ids and proxy values (N,) from the stored trace and logits of the low pass, in file order."""
-    proxy = get_proxy(name)
+def measure_proxies(folder: Path, names: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    """Image ids and proxy values (N,) by name, from the stored trace and logits of the low pass."""
+    proxies = {name: get_proxy(name) for name in names}
     states = int(read_set_fingerprint(folder, "low")["trace_states"])
     ids: list[str] = []
-    parts = []
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for batch in iter_embeddings(folder, ["image_id", "trace", "logits"]):
-        trace = vectors(batch["trace"]).reshape(len(batch), states, -1)
-        parts.append(proxy(trace, vectors(batch["logits"])).astype(np.float64))
+        trace, logits = vectors(batch["trace"]).reshape(len(batch), states, -1), vectors(batch["logits"])
+        for name, proxy in proxies.items():
+            parts[name].append(proxy(trace, logits).astype(np.float64))
         ids.extend(batch["image_id"].to_pylist())
-    return ids, np.concatenate(parts)
+    return ids, {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def measure_proxy(folder: Path, name: str) -> tuple[list[str], NDArray[np.float64]]:
+    """Image ids and the values (N,) of one proxy, in file order."""
+    ids, values = measure_proxies(folder, [name])
+    return ids, values[name]

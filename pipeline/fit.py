@@ -17,13 +17,12 @@ from pipeline.calibration import (
     rank_correlation,
 )
 from pipeline.certify import Certificate, certify, list_candidates, set_apart
-from pipeline.embeddings import CONDITIONS, measure_proxy, read_set_fingerprint
-from pipeline.errors import PipelineError
+from pipeline.embeddings import CONDITIONS
 from pipeline.judge import column, harmed_if_low, has_labels, judge, plot_tables
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
-from pipeline.tables import read_fingerprint, read_table
+from pipeline.samples import join_proxies
 from pipeline.thresholds import Threshold, choose_threshold
 
 # Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
@@ -40,25 +39,8 @@ class Fitted(NamedTuple):
 
 
 def read_samples(low: Path, deltas: Path, params: FitParams) -> pl.DataFrame:
-    """The deltas with columns `proxy` and `oracle`, joined on image_id.
-
-    Refuses embeddings that the deltas were not made from, so that no threshold mixes two models.
-    """
-    if read_fingerprint(deltas).get("low") != read_set_fingerprint(low, "low"):
-        raise PipelineError(f"{deltas}: made from other low embeddings than {low}; run delta again")
-    table = pl.from_arrow(
-        read_table(deltas, ["image_id", "split", "delta", "agree", "low_correct", "high_correct"])
-    )
-    assert isinstance(table, pl.DataFrame)
-    ids, values = measure_proxy(low, params.proxy)
-    proxies = pl.DataFrame({"image_id": ids, "proxy": values})
-    joined = table.join(proxies, on="image_id", how="left", validate="1:1", maintain_order="left")
-    unmatched = joined["proxy"].null_count()
-    if unmatched or len(proxies) != len(table):
-        raise PipelineError(
-            f"{low} has {len(proxies)} images, {deltas} has {len(table)}, {unmatched} of them without a "
-            "low embedding; run extract and delta again"
-        )
+    """The deltas with columns `proxy` and `oracle`, joined on image_id."""
+    joined = join_proxies(low, deltas, [params.proxy]).rename({params.proxy: "proxy"})
     return joined.with_columns(oracle=pl.Series(ORACLES[params.oracle](joined)))
 
 

@@ -14,13 +14,43 @@ from pipeline.errors import PipelineError
 
 # np.ndarray or torch.Tensor: the formulas use only what both share.
 Array: TypeAlias = Any
+# The smallest normal float32: divisions by it and logarithms of it are finite.
+_TINY = 1.1754944e-38
 Proxy: TypeAlias = Callable[[Array, Array], Array]
 
 
 def cls_change(trace: Array, _logits: Array) -> Array:
     """Mean L2 step of the CLS token from layer to layer: mean_l |trace[l+1] - trace[l]|."""
-    steps = trace[:, 1:] - trace[:, :-1]
-    return ((steps**2).sum(-1) ** 0.5).mean(-1)
+    return _lengths(_steps(trace)).mean(-1)
+
+
+def cls_last(trace: Array, _logits: Array) -> Array:
+    """Last step of the CLS token: |trace[L] - trace[L-1]|; small where it has settled (CALM's saturation)."""
+    return _lengths(trace[:, -1] - trace[:, -2])
+
+
+def cls_max(trace: Array, _logits: Array) -> Array:
+    """Largest step of the CLS token: max_l |trace[l+1] - trace[l]|."""
+    return _library(trace).amax(_lengths(_steps(trace)), -1)
+
+
+def cls_last_share(trace: Array, _logits: Array) -> Array:
+    """Last step as a share of the whole path: |trace[L] - trace[L-1]| / sum_l |trace[l+1] - trace[l]|."""
+    lengths = _lengths(_steps(trace))
+    return lengths[:, -1] / (lengths.sum(-1) + _TINY)
+
+
+def cls_early_to_final(trace: Array, _logits: Array) -> Array:
+    """How far the CLS token went after the first quarter of the blocks: |trace[L] - trace[L/4]| (dViT)."""
+    return _lengths(trace[:, -1] - trace[:, (trace.shape[1] - 1) // 4])
+
+
+def cls_turn(trace: Array, _logits: Array) -> Array:
+    """Mean turn between successive steps s of the CLS token: mean_l 1 - cos(s[l], s[l+1]), 0 to 2."""
+    steps = _steps(trace)
+    lengths = _lengths(steps)
+    products = (steps[:, 1:] * steps[:, :-1]).sum(-1)
+    return (1 - products / (lengths[:, 1:] * lengths[:, :-1] + _TINY)).mean(-1)
 
 
 def confidence(_trace: Array, logits: Array) -> Array:
@@ -31,8 +61,8 @@ def confidence(_trace: Array, logits: Array) -> Array:
 def entropy(_trace: Array, logits: Array) -> Array:
     """Entropy of the softmax in nats: -sum_c p[c] log p[c]."""
     p = _probabilities(logits)
-    # The smallest normal float32 keeps 0 log 0 at 0.
-    return -(p * _library(p).log(p + 1.1754944e-38)).sum(-1)
+    # Keeps 0 log 0 at 0.
+    return -(p * _library(p).log(p + _TINY)).sum(-1)
 
 
 def margin(_trace: Array, logits: Array) -> Array:
@@ -41,11 +71,24 @@ def margin(_trace: Array, logits: Array) -> Array:
     return p[:, -1] - p[:, -2]
 
 
+def energy(_trace: Array, logits: Array) -> Array:
+    """Log of the summed exponentials of the logits: the negative free energy (Liu et al. 2020)."""
+    library = _library(logits)
+    largest = library.amax(logits, -1)
+    return largest + library.log(library.exp(logits - largest[:, None]).sum(-1))
+
+
 PROXIES: dict[str, Proxy] = {
     "cls_change": cls_change,
+    "cls_last": cls_last,
+    "cls_max": cls_max,
+    "cls_last_share": cls_last_share,
+    "cls_early_to_final": cls_early_to_final,
+    "cls_turn": cls_turn,
     "confidence": confidence,
     "entropy": entropy,
     "margin": margin,
+    "energy": energy,
 }
 
 
@@ -53,6 +96,16 @@ def get_proxy(name: str) -> Proxy:
     if name not in PROXIES:
         raise PipelineError(f"fit.proxy: {name!r} is not known; expected one of {', '.join(PROXIES)}")
     return PROXIES[name]
+
+
+def _steps(trace: Array) -> Array:
+    """(B, L, D): what each block adds."""
+    return trace[:, 1:] - trace[:, :-1]
+
+
+def _lengths(vectors: Array) -> Array:
+    """L2 norms along the last axis."""
+    return (vectors**2).sum(-1) ** 0.5
 
 
 def _library(values: Array) -> ModuleType:

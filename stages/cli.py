@@ -13,6 +13,7 @@ STAGES = (
     "extract",
     "delta",
     "fit",
+    "proxies",
     "replay",
     "report",
     "profile",

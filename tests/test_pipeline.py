@@ -83,7 +83,7 @@ def test_one_repro_makes_everything(clone):
     folder, output = clone
     assert stages_run(output) == {
         *("probe", "download", "prepare", "extract@low", "extract@high"),
-        *("delta", "fit", "replay", "profile", "report"),
+        *("delta", "fit", "proxies", "replay", "profile", "report"),
     }
     assert len(list((folder / "data/embeddings/low").iterdir())) == 6
     assert metrics(folder, "delta")["images"] == 120

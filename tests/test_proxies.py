@@ -21,6 +21,39 @@ def test_cls_change_is_the_mean_step():
     np.testing.assert_allclose(values("cls_change"), [(5 + 0) / 2, (1 + 1) / 2])
 
 
+# Steps of lengths 5, 5, 2 and 1; the second turns by a right angle, the third back by 180 degrees.
+PATH = np.array([[[0, 0], [3, 4], [-1, 7], [0.6, 5.8], [0.6, 4.8]]], dtype=np.float32)
+
+
+def path(name):
+    return float(PROXIES[name](PATH, LOGITS[:1])[0])
+
+
+def test_the_last_step_the_largest_and_the_last_ones_share():
+    assert path("cls_last") == pytest.approx(1)
+    assert path("cls_max") == pytest.approx(5)
+    assert path("cls_last_share") == pytest.approx(1 / 13)
+
+
+def test_early_to_final_begins_after_a_quarter_of_the_blocks():
+    assert path("cls_early_to_final") == pytest.approx(math.dist((3, 4), (0.6, 4.8)))
+
+
+def test_a_turn_is_one_less_the_cosine():
+    assert path("cls_turn") == pytest.approx(((1 - 0) + (1 + 1) + (1 - 0.6)) / 3)
+
+
+def test_a_token_that_rests_has_no_direction_and_gives_no_nan():
+    rest = np.ones((1, 4, 2), dtype=np.float32)
+    found = {name: float(PROXIES[name](rest, LOGITS[:1])[0]) for name in PROXIES if name.startswith("cls_")}
+    assert found.pop("cls_turn") == 1
+    assert set(found.values()) == {0.0}
+
+
+def test_energy_is_the_logarithm_of_the_sum():
+    np.testing.assert_allclose(values("energy"), [math.log(4), math.log(3)], rtol=1e-6)
+
+
 def test_confidence_is_the_largest_probability():
     np.testing.assert_allclose(values("confidence"), [1 / 2, 1 / 3], rtol=1e-6)
 
@@ -52,5 +85,7 @@ def test_huge_logits_do_not_overflow_and_inputs_stay_as_they_are(name):
 
 
 def test_an_unknown_proxy_lists_the_known_ones():
-    with pytest.raises(PipelineError, match="'cls_chnage' is not known; expected one of cls_change, conf"):
+    with pytest.raises(
+        PipelineError, match="'cls_chnage' is not known; expected one of cls_change, cls_last"
+    ):
         get_proxy("cls_chnage")

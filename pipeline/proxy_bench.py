@@ -1,0 +1,131 @@
+"""Every proxy against every oracle, on the evaluation images; directions come from the calibration images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pipeline.calibration import Floats, learn_direction, rank_correlation
+from pipeline.deferral import Interval, agreement_curve, area_gain, draw_weights, escalated_first
+from pipeline.oracles import ORACLES
+from pipeline.params.fit import FitParams, OracleName
+from pipeline.policy import score
+
+RATES = (0.05, 0.1, 0.2, 0.3)
+_RESAMPLES_AT_ONCE = 100
+
+
+def compare_proxies(
+    deltas: pl.DataFrame, proxies: Mapping[str, Floats], params: FitParams
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By oracle and proxy, what tells how well one predicts the other.
+
+    deltas: table of deltas; proxies: values by name (N,), in its order. `difference` is that of the gain to
+    `params.proxy`'s, over the same resamples. Without labels, benefit and what needs labels are left out.
+    """
+    learns = (deltas["split"] == "calibration").to_numpy()
+    judged = deltas.filter(~pl.Series(learns))
+    weights = draw_weights(len(judged), params.bootstrap, params.seed)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for oracle_name in _usable_oracles(deltas):
+        oracle = ORACLES[oracle_name](deltas)
+        scores = {
+            name: score(values, learn_direction(values[learns], oracle[learns]))[~learns]
+            for name, values in proxies.items()
+        }
+        gains = {name: _gains(values, oracle[~learns], weights) for name, values in scores.items()}
+        reference = gains[params.proxy]
+        found[oracle_name] = {
+            name: {
+                **_describe(values, oracle[~learns], judged),
+                "gain_over_random": _interval(gains[name], params.threshold.confidence),
+                "difference": _interval(gains[name] - reference, params.threshold.confidence),
+            }
+            for name, values in scores.items()
+        }
+    return found
+
+
+def _usable_oracles(deltas: pl.DataFrame) -> list[OracleName]:
+    labelled = deltas["low_correct"].null_count() == 0
+    return [name for name in ORACLES if labelled or name != "benefit"]
+
+
+def _gains(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+    """(R + 1,): the gain over random on the images as they are, then on every resample."""
+    if np.ptp(oracle) == 0:
+        return np.full(len(weights) + 1, np.nan)
+    parts = np.array_split(weights, max(1, len(weights) // _RESAMPLES_AT_ONCE))
+    whole = np.ones((1, len(scores)))
+    return np.concatenate([area_gain(scores, oracle, part) for part in (whole, *parts)])
+
+
+def _interval(values: Floats, confidence: float) -> dict[str, float] | None:
+    if np.isnan(values).all():
+        return None
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
+    return Interval(float(values[0]), float(low), float(high))._asdict()
+
+
+def _describe(scores: Floats, oracle: Floats, judged: pl.DataFrame) -> dict[str, Any]:
+    agree = judged["agree"].to_numpy()
+    rates = np.array(RATES)
+    # Of a distance, the event is that it is among the tenth that is largest.
+    event = oracle > (np.quantile(oracle, 0.9) if len(np.unique(oracle)) > 2 else 0)
+    found: dict[str, Any] = {
+        "spearman": rank_correlation(scores, oracle),
+        "agreement": _by_rate(agreement_curve(scores, agree, rates)),
+    }
+    if 0 < event.sum() < len(event):
+        found |= {
+            "auroc": float(roc_auc_score(event, scores)),
+            "auprc": float(average_precision_score(event, scores)),
+        }
+    if judged["low_correct"].null_count() == 0:
+        low, high = judged["low_correct"].to_numpy(), judged["high_correct"].to_numpy()
+        found["accuracy"] = _by_rate(accuracy_curve(scores, low, high, rates))
+        found |= selective_risk(scores, ~low)
+    return found
+
+
+def _by_rate(values: Floats) -> dict[str, float]:
+    return {f"at_{round(100 * rate):02d}": float(value) for rate, value in zip(RATES, values, strict=True)}
+
+
+def accuracy_curve(scores: Floats, low: NDArray[np.bool_], high: NDArray[np.bool_], rates: Floats) -> Floats:
+    """Accuracy (R,) when the share `rates` (R,) with the largest scores takes high's answer."""
+    gained = np.cumsum(np.concatenate([[0], (high.astype(int) - low)[escalated_first(scores)]]))
+    return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
+
+
+def selective_risk(scores: Floats, wrong: NDArray[np.bool_]) -> dict[str, float]:
+    """AURC (Geifman & El-Yaniv 2017) and AUGRC (Traub et al. 2024) of low's answers; smaller is better.
+
+    The mean over coverages of the share of wrong answers among those kept, and among all.
+    """
+    kept_wrong = np.cumsum(wrong[escalated_first(scores)[::-1]])
+    coverage = np.arange(1, len(wrong) + 1)
+    return {"aurc": float((kept_wrong / coverage).mean()), "augrc": float((kept_wrong / len(wrong)).mean())}
+
+
+def list_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The comparison as rows of one table, nested names joined by an underscore."""
+    return [
+        {"oracle": oracle, "proxy": proxy, **_flatten(item)}
+        for oracle, by_proxy in found.items()
+        for proxy, item in by_proxy.items()
+    ]
+
+
+def _flatten(item: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in item.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}_")
+        else:
+            flat[prefix + name] = value
+    return flat

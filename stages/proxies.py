@@ -1,0 +1,54 @@
+"""Compare every proxy with every oracle on the evaluation images."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.files import write_csv, write_json
+from pipeline.params.fit import FitParams
+from pipeline.proxies import PROXIES
+from pipeline.proxy_bench import compare_proxies, list_rows
+from pipeline.samples import join_proxies
+from stages.common import ParamsFile, path_option, stage_command
+
+
+@stage_command("fit")
+@path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas.")
+@path_option("metrics", "metrics/proxies.json", "Comparison to write.")
+@path_option("table", "metrics/plots/proxies.csv", "The same as a table, to write.")
+def main(params: ParamsFile, low: Path, deltas: Path, metrics: Path, table: Path) -> None:
+    """Say how well every proxy predicts every oracle, with intervals and paired differences."""
+    settings = params.section("fit", FitParams)
+    started_s = time.perf_counter()
+    samples = join_proxies(low, deltas, list(PROXIES))
+    values = {name: samples[name].to_numpy() for name in PROXIES}
+    found = compare_proxies(samples, values, settings)
+    write_json(metrics, found)
+    rows = list_rows(found)
+    columns = dict.fromkeys(name for row in rows for name in row)  # A constant oracle has no gain.
+    write_csv(table, {name: [row.get(name) for row in rows] for name in columns})
+    for oracle in found:
+        click.echo(f"{oracle}: gain (0 random, 1 oracle), best first; difference to {settings.proxy}")
+        for line in _ranked(found[oracle]):
+            click.echo(f"  {line}")
+    click.echo(f"proxies: {len(samples)} images, {time.perf_counter() - started_s:.1f} s")
+
+
+def _ranked(by_proxy: dict[str, dict[str, Any]]) -> list[str]:
+    known = {name: item for name, item in by_proxy.items() if item["gain_over_random"]}
+    order = sorted(known, key=lambda name: -known[name]["gain_over_random"]["value"])
+    return [
+        f"{name:<18}  {_interval(known[name]['gain_over_random'])}  {_interval(known[name]['difference'])}"
+        for name in order
+    ]
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['value']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]"
+
+
+if __name__ == "__main__":
+    main()
