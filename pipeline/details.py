@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pipeline.measured import Document, Metrics
 from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
 
+_NO_GAIN = {"value": float("-inf")}
+
 
 def _delta_grid(summary: Document) -> Grid:
     accuracy, delta = summary.get("accuracy", {}), summary["delta"]
@@ -60,10 +62,41 @@ def _extract_grid(metrics: Metrics) -> Grid:
     return Grid(header, tuple(rows))
 
 
+def _proxies_grid(by_proxy: Document) -> Grid:
+    """Best gain first; what is shown of agreement and accuracy is that at one escalation in ten."""
+    header = (
+        "proxy",
+        "gain over random",
+        "interval",
+        "less the chosen one's",
+        "AUROC",
+        "agreement",
+        "accuracy",
+    )
+    order = sorted(by_proxy, key=lambda name: -(by_proxy[name].get("gain_over_random") or _NO_GAIN)["value"])
+    return Grid(header, tuple((name, *_proxy_cells(by_proxy[name])) for name in order))
+
+
+def _proxy_cells(item: Document) -> tuple[str, ...]:
+    gain, difference = item.get("gain_over_random", {}), item.get("difference", {})
+    interval = (number(gain.get(end)) for end in ("ci_low", "ci_high"))
+    apart = (number(difference.get(end)) for end in ("ci_low", "ci_high"))
+    return (
+        number(gain.get("value")),
+        " to ".join(interval),
+        " to ".join(apart),
+        number(item.get("auroc")),
+        percent(item.get("agreement", {}).get("at_10")),
+        percent(item.get("accuracy", {}).get("at_10")),
+    )
+
+
 def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     """(title, table) of what was counted and measured besides the replay; absent files are left out."""
     if metrics.delta:
         yield "Low against high", _delta_grid(metrics.delta)
+    for oracle, by_proxy in (metrics.proxies or {}).items():
+        yield f"Which signal predicts {oracle}, at 10 % escalated", _proxies_grid(by_proxy)
     if metrics.prepare:
         counts = {**metrics.prepare.get("images", {}), "classes": metrics.prepare.get("classes")}
         yield "Images", Grid(("count", "number"), tuple((key, number(counts[key], 0)) for key in counts))

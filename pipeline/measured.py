@@ -21,6 +21,7 @@ class Metrics:
     prepare: Document | None = None
     delta: Document | None = None
     profile: Document | None = None
+    proxies: Document | None = None
     extract: Mapping[str, Document] = field(default_factory=dict)
 
 
@@ -36,7 +37,7 @@ def read_metrics(folder: Path) -> Metrics:
     """Read the metrics JSON files; raises PipelineError where replay, fit or environment is missing."""
     optional = {
         name: read_json(folder / f"{name}.json")
-        for name in ("prepare", "delta", "profile")
+        for name in ("prepare", "delta", "profile", "proxies")
         if (folder / f"{name}.json").is_file()
     }
     return Metrics(

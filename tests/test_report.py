@@ -9,8 +9,11 @@ import pytest
 import vl_convert
 from click.testing import CliRunner
 
+from pipeline.details import list_details
 from pipeline.errors import PipelineError
+from pipeline.findings import judge_fit
 from pipeline.gallery import load_pictures, pick_extremes
+from pipeline.measured import Metrics
 from pipeline.report import read_report_inputs, render_report
 from stages.report import main
 from tests.imports import import_closure, outside_imports
@@ -302,3 +305,33 @@ def test_the_command_writes_the_page(project, html):
 
 def test_the_report_needs_no_torch():
     assert "torch" not in outside_imports(import_closure(STAGE))
+
+
+def test_every_oracle_has_its_table_of_proxies_best_first():
+    def item(gain):
+        ends = {"value": gain, "ci_low": gain - 0.1, "ci_high": gain + 0.1}
+        return {"gain_over_random": ends, "difference": ends, "auroc": 0.7, "agreement": {"at_10": 0.9}}
+
+    by_proxy = {"margin": item(0.2), "energy": item(0.5), "entropy": {"agreement": {"at_10": 0.8}}}
+    metrics = Metrics(replay={}, fit={}, environment={}, proxies={"benefit": by_proxy})
+    ((title, grid),) = list_details(metrics)
+    assert title == "Which signal predicts benefit, at 10 % escalated"
+    assert [row[0] for row in grid.rows] == ["energy", "margin", "entropy"]
+    assert grid.rows[0][1:] == ("0.50", "0.40 to 0.60", "0.40 to 0.60", "0.70", "90.0 %", "–")
+    assert grid.rows[2][1:] == ("–", "– to –", "– to –", "–", "80.0 %", "–")
+
+
+@pytest.mark.parametrize(
+    ("certified", "risk", "holds"), [(1, 0.018, True), (1, 0.04, False), (0, 0.0, False)]
+)
+def test_a_certificate_is_told_with_what_became_of_it(certified, risk, holds):
+    certificate = {"alpha": 0.02, "confidence": 0.9, "images": 4000, "harmful": 60, "risk_bound": 0.018}
+    fit = fit_metrics()
+    fit["certificate"] = certificate | {"certified": certified}
+    fit["evaluation"]["certified_risk"] = {"value": risk, "ci_low": risk - 0.004, "ci_high": risk + 0.004}
+    verdict = judge_fit(fit)[-1]
+    assert verdict.holds is holds
+    assert verdict.text.startswith(
+        "Certified: at most 2.0 %" if certified else "NOT certified: at most 2.0 %"
+    )
+    assert "60 harmed of 4,000 images" in verdict.text
