@@ -25,7 +25,7 @@ from stages.progress import progress, show_share
 
 SCRATCH = Path(".cache/train")
 # A run goes on under another budget; under any other setting it would be another run.
-BUDGET = {"max_minutes", "steps", "checkpoint_minutes"}
+BUDGET = {"max_minutes", "steps", "few_tokens_until", "evaluations", "checkpoint_minutes"}
 
 
 @stage_command("train")
