@@ -240,6 +240,13 @@ def test_the_clock_ends_a_run_without_steps(data, tmp_path):
     assert (run.step, run.progress, len(run.curve)) == (1, 1.0, 1)
 
 
+def test_a_finished_run_goes_on_under_a_larger_budget_and_is_evaluated_at_its_end(data, tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    assert [row["step"] for row in run_to_end(data, train_params(evaluations=2), checkpoint).curve] == [2, 4]
+    longer = run_to_end(data, train_params(steps=5, evaluations=2), checkpoint)
+    assert (longer.step, [row["step"] for row in longer.curve]) == (5, [2, 4, 5])
+
+
 def test_held_out_images_are_drawn_from_every_class_and_are_not_trained_on(data):
     assert sorted(data.holdout.labels.tolist()) == [0, 1]
     assert sorted(data.train.labels.tolist()) == [0, 0, 0, 1, 1, 1]

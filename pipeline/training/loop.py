@@ -125,7 +125,7 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
         step_s = _smooth(step_s, time.perf_counter() - started_s)
         run.seconds += time.perf_counter() - started_s
         run.progress = _progress(run, params)
-        if run.progress * params.evaluations >= len(run.curve) + 1:
+        if _is_due(run, params):
             started_s = time.perf_counter()
             run.curve.append(_row(run, evaluate(run.averaged, trainer.data.holdout, params.precision)))
             run.seconds += time.perf_counter() - started_s
@@ -133,6 +133,15 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
             save_run(run, checkpoint)
             saved_s = run.seconds
         on_step(_status(run, params.batch_size / step_s))
+
+
+def _is_due(run: Run, params: TrainParams) -> bool:
+    """At equal shares of the run, and at its end; a run that goes on under another budget keeps its rows."""
+    if run.progress >= 1:
+        return True
+    last = run.curve[-1] if run.curve else {"step": 0, "minutes": 0}
+    done = run.step - last["step"] if params.steps else run.seconds / 60 - last["minutes"]
+    return done * params.evaluations >= (params.steps or params.max_minutes)
 
 
 def _smooth(old: float | None, new: float) -> float:
@@ -146,7 +155,7 @@ def _progress(run: Run, params: TrainParams) -> float:
 
 def _row(run: Run, accuracy: dict[int, float]) -> dict[str, float]:
     return {
-        "progress": run.progress,
+        "step": run.step,
         "minutes": run.seconds / 60,
         "images": run.images,
         "loss": run.loss or 0.0,
