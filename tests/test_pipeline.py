@@ -16,6 +16,7 @@ from tests.imports import ROOT
 
 SMALL = {
     "data": {"source": "sample", "calibration_images": 60, "evaluation_images": 60},
+    "model": {"weights": "random"},  # So that other weights to ship change no expectation.
     "runtime": {"batch_size": 16},
     "extract": {"shard_images": 20},
 }
