@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
 from pipeline.calibration import Floats
+from pipeline.errors import PipelineError
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE
 from pipeline.split import rank
 
@@ -89,7 +90,15 @@ def count_needed(harmful: int, images: int, alpha: float, confidence: float) -> 
 
 
 def set_apart(image_ids: Sequence[str], share: float, seed: int) -> Bools:
-    """(N,) True for round(share * N) images, drawn by hash, that learn; the others certify."""
+    """(N,) True for round(share * N) images, drawn by hash, that learn; the others certify.
+
+    Raises PipelineError where fewer than two would learn.
+    """
+    if round(share * len(image_ids)) < 2:
+        raise PipelineError(
+            f"fit.threshold.rule: risk learns from {share:g} of the calibration images and certifies by the "
+            f"others; {len(image_ids)} are too few; set data.calibration_images to {round(2 / share)} or more"
+        )
     order = sorted(range(len(image_ids)), key=lambda index: rank("certify", seed, image_ids[index]))
     chosen = np.zeros(len(image_ids), dtype=bool)
     chosen[order[: round(share * len(image_ids))]] = True

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.calibration import Calibration, Floats, expected_oracle, rank_correlation
 from pipeline.deferral import agreement_curve, agreement_over_random, gain_over_random
+from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 
@@ -22,9 +23,7 @@ def has_labels(samples: pl.DataFrame) -> bool:
 
 def harmed_if_low(samples: pl.DataFrame) -> NDArray[np.bool_]:
     """(N,) True where high is right and low is wrong; without labels, where the two disagree."""
-    if not has_labels(samples):
-        return ~samples["agree"].to_numpy()
-    return np.asarray(samples["high_correct"].to_numpy() & ~samples["low_correct"].to_numpy())
+    return np.asarray(ORACLES["benefit" if has_labels(samples) else "disagreement"](samples) > 0)
 
 
 def judge(

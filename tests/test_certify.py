@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import binom
 
 from pipeline.certify import certify, count_needed, list_candidates, risk_bound, set_apart
+from pipeline.errors import PipelineError
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
 
 DELTA = 0.1
@@ -89,6 +90,12 @@ def test_what_learns_is_drawn_by_name_whatever_the_order():
     assert chosen.sum() == 10
     assert backwards[::-1].tolist() == chosen.tolist()
     assert set_apart(names, 0.2, 1).tolist() != chosen.tolist()
+
+
+def test_too_few_images_to_learn_from_are_an_error_that_says_how_many_do():
+    assert set_apart([str(index) for index in range(10)], 0.2, 0).sum() == 2
+    with pytest.raises(PipelineError, match="7 are too few; set data.calibration_images to 10 or more"):
+        set_apart([str(index) for index in range(7)], 0.2, 0)
 
 
 def true_risk(threshold):

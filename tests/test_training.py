@@ -269,6 +269,10 @@ def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
         load(archive, holdout_per_class=4)
     with pytest.raises(PipelineError, match="holds no training images"):
         load(write_archive(tmp_path / "none.zip", train_per_class=0))
+    wnids = tuple(f"n{index:03d}" for index in range(201))
+    content = members(balanced(1, wnids), wnids) | {f"{ROOT_FOLDER}train/n000/images/a.JPEG": jpeg(999)}
+    with pytest.raises(PipelineError, match="lists 201 classes, the model has 200"):
+        load(write_zip(tmp_path / "many.zip", content))
 
 
 def test_a_checkpoint_says_what_it_is_and_is_refused_where_it_is_not(tmp_path):

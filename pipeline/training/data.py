@@ -13,6 +13,7 @@ from pipeline.archive import Archive, LabelledImage
 from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas, digest_content
 from pipeline.split import rank
+from pipeline.vit import CLASSES
 
 
 class Images(NamedTuple):
@@ -37,11 +38,15 @@ def load_training(
 ) -> TrainingData:
     """Decode the archive's training split; `advance` is called with 1 for every image read.
 
-    Raises PipelineError where an image is broken or a class has too few.
+    Raises PipelineError where an image is broken, a class has too few, or classes are more than the model's.
     """
     if not archive.training:
         raise PipelineError(
             f"{archive.path}: holds no training images; expected train/<wnid>/images/ beside val/"
+        )
+    if len(archive.classes) > CLASSES:
+        raise PipelineError(
+            f"{archive.path}: lists {len(archive.classes)} classes, the model has {CLASSES}; leave some out"
         )
     validation = {
         digest_content(pixels) for _, pixels in _decode(archive, archive.labelled, canvas_px, advance)

@@ -22,6 +22,7 @@ _EVALUATION_BATCH = 250
 _LARGEST_GRADIENT = 1.0
 # Of the moving mean of the loss that is reported.
 _SMOOTHING = 0.98
+_STEPS_PER_SEED = 1_000_003
 
 
 class Status(NamedTuple):
@@ -45,9 +46,7 @@ class Trainer:
 
     def take_step(self, run: Run) -> Tensor:
         """One batch forward and back; returns the loss."""
-        torch.manual_seed(
-            self.params.seed * 1_000_003 + run.step
-        )  # Stochastic depth and patches draw from it.
+        torch.manual_seed(self._seed(run.step))  # Stochastic depth and patches draw from it.
         batch = self._draw_batch(run.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
             loss = self._compute_loss(batch, run)
@@ -73,16 +72,18 @@ class Trainer:
             return compute_joint_loss(self.model, batch, sizes_px, self.params)
         return compute_shared_loss(self.model, batch, sizes_px, self.params, None)
 
+    def _seed(self, number: int) -> int:
+        """Of a step's or an epoch's draws; runs of different seeds share none."""
+        return self.params.seed * _STEPS_PER_SEED + number
+
     def _draw_batch(self, step: int) -> Mixed:
         """The step's part of its epoch's order, augmented; the same for a seed and a step, always."""
         images, size = self.data.train, min(self.params.batch_size, len(self.data.train.labels))
         steps = len(images.labels) // size
-        order = torch.randperm(
-            len(images.labels),
-            generator=torch.Generator().manual_seed(self.params.seed * 1_000_003 + step // steps),
-        )
+        epoch = torch.Generator().manual_seed(self._seed(step // steps))
+        order = torch.randperm(len(images.labels), generator=epoch)
         chosen = order[step % steps * size :][:size].to(self.device)
-        generator = torch.Generator(self.device).manual_seed(self.params.seed * 1_000_003 + step)
+        generator = torch.Generator(self.device).manual_seed(self._seed(step))
         pixels = crop_and_flip(images.pixels[chosen], self.params.crop_area, generator)
         mixed = cut_and_mix(pixels, images.labels[chosen], self.params.cutmix, generator)
         grey = pixels.mean(dim=(0, 2, 3), keepdim=True)

@@ -35,9 +35,8 @@ class Run:
 
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the current ones (exponential moving average)."""
-        decay = min(
-            decay, (1 + self.step) / (10 + self.step)
-        )  # Soon after the start little is worth keeping.
+        # Soon after the start little is worth keeping.
+        decay = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for old, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
                 old.lerp_(new, 1 - decay)
