@@ -21,19 +21,24 @@ from benchmarks.extraction import (
 from benchmarks.goals import judge_goals
 from benchmarks.inference import ESCALATION_RATE, compare
 from benchmarks.table import format_bench
+from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
 from pipeline.engines.base import Spec
 from pipeline.files import whole_file, write_json
 from pipeline.machine import current_commit, describe_machine
 from pipeline.measure import read_sample
-from pipeline.params.model import ModelParams, Role
+from pipeline.params.model import Role
 from pipeline.params.runtime import Precision, RuntimeParams
 from pipeline.results import replace_results
 from pipeline.runtime import Runtime, resolve_runtime
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights, draw_weights
 from stages.common import path_option
 
-SIZES_PX: dict[Role, int] = {"low": 32, "mid": 48, "high": 64}
+SIZES_PX: dict[str, dict[Role, int]] = {
+    "static_vit": {"low": 32, "mid": 48, "high": 64},
+    "vit_base_patch16": {"low": 112, "mid": 160, "high": 224},
+}
+EXTRACTED = "static_vit"
 BATCH = 64
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
@@ -46,8 +51,10 @@ def fastest(precision: Precision) -> Runtime:
 
 
 def measure_extraction(
-    weights: Weights, images: Path, folder: Path, count: int, scales: tuple[int, ...], peer_python: str | None
+    images: Path, folder: Path, count: int, scales: tuple[int, ...], peer_python: str | None
 ) -> dict[str, Any]:
+    sizes_px = SIZES_PX[EXTRACTED]
+    weights = random_weights(EXTRACTED)
     some = repeat_images(images, folder / "some.parquet", count)
     files = write_files(some, folder / "files", count // 4)
     found: dict[str, Any] = {"images": count, "peer_images": count // 4}
@@ -56,14 +63,14 @@ def measure_extraction(
         name = f"{runtime.backend} {precision}"
         for role in ("low", "high"):
             click.echo(f"extraction: {name}, {role}")
-            spec = Spec(weights, SIZES_PX["high"], SIZES_PX[role], runtime)
+            spec = Spec(weights, sizes_px["high"], sizes_px[role], runtime)
             found.setdefault(name, {})[role] = compare_bare(role, spec, BATCH, some, folder / name / role)
     for role in ("low", "high"):
         click.echo(f"extraction: timm, {role}")
-        rate = time_peer(sys.executable, "timm", files, folder / f"timm-{role}", SIZES_PX[role])
+        rate = time_peer(sys.executable, "timm", files, folder / f"timm-{role}", sizes_px[role])
         found.setdefault("timm DataLoader + hooks", {})[role] = {"extraction_images_per_s": rate}
         if peer_python:
-            rate = time_peer(peer_python, "thingsvision", files, folder / f"tv-{role}", SIZES_PX[role])
+            rate = time_peer(peer_python, "thingsvision", files, folder / f"tv-{role}", sizes_px[role])
             found.setdefault("thingsvision", {})[role] = {"extraction_images_per_s": rate}
     runtime = fastest(runnable_precisions()[-1])
     click.echo(f"extraction at scale: {runtime.backend} {runtime.precision}, {scales}")
@@ -73,18 +80,22 @@ def measure_extraction(
     return found
 
 
+def random_weights(name: str) -> Weights:
+    return draw_weights(ARCHITECTURES[name], 0, SIZES_PX[name]["high"])
+
+
 def runnable_precisions() -> list[Precision]:
     runtime = fastest("float32")
     return [name for name in PRECISIONS if why_not(runtime.backend, runtime.device, name) is None]
 
 
-def conditions(machine: Mapping[str, Any], runtime: Runtime, images: int) -> dict[str, Any]:
+def conditions(machine: Mapping[str, Any], runtime: Runtime, name: str, images: int) -> dict[str, Any]:
     return {
         **machine,
         "threads": runtime.threads,
         "device": str(runtime.device),
-        "model": "static_vit, random weights, seed 0",
-        "sizes_px": SIZES_PX,
+        "model": f"{name}, random weights, seed 0",
+        "sizes_px": SIZES_PX[name],
         "escalation_rate": ESCALATION_RATE,
         "images": images,
         "batch_size": BATCH,
@@ -95,38 +106,50 @@ def conditions(machine: Mapping[str, Any], runtime: Runtime, images: int) -> dic
 @click.command(help=__doc__)
 @path_option("images", "data/images.parquet", "Table of images, which prepare writes.")
 @path_option("results", "benchmarks/results", "Folder for <device>.json.")
+@click.option("--model", default=EXTRACTED, show_default=True, type=click.Choice(list(SIZES_PX)))
 @click.option("--count", default=300, show_default=True, help="Images of the inference part.")
+@click.option("--offline-count", type=int, help="Images of its offline part; as many where not said.")
 @click.option(
-    "--extract", "extracted", default=4000, show_default=True, help="Images of the extraction part."
+    "--extract",
+    "extracted",
+    default=4000,
+    show_default=True,
+    help=f"Images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
 )
 @click.option("--scales", default="1000,10000,100000", show_default=True, help="Images at scale.")
 @click.option("--skip", multiple=True, help="Leave a backend out of the inference part. Repeatable.")
+@click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
 @click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
 @click.option("--readme", type=click.Path(path_type=Path, exists=True), help="File to put the table into.")
 def main(
     images: Path,
     results: Path,
+    model: str,
     count: int,
+    offline_count: int | None,
     extracted: int,
     scales: str,
     skip: tuple[str, ...],
+    memory: bool,
     peer_python: str | None,
     readme: Path | None,
 ) -> None:
     machine = describe_machine()
     runtime = fastest("float32")
-    weights = load_weights(ModelParams(name="static_vit", weights="random", seed=0), SIZES_PX["high"])
-    canvases = read_sample(images, SIZES_PX["high"], count).canvases
+    sizes_px = SIZES_PX[model]
+    canvases = read_sample(images, sizes_px["high"], max(count, offline_count or 0)).canvases
+    scenarios = {"single_stream": canvases[:count], "offline": canvases[: offline_count or count]}
     device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["processor"]).lower()).strip("-")
-    measured: dict[str, Any] = {"conditions": conditions(machine, runtime, len(canvases))}
-    measured["inference"] = compare(weights, SIZES_PX, runtime, canvases, skip, click.echo)
-    with tempfile.TemporaryDirectory() as name:
-        amounts = tuple(int(scale) for scale in scales.split(","))
-        measured["extraction"] = measure_extraction(
-            weights, images, Path(name), extracted, amounts, peer_python
-        )
+    measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count)}
+    measured["inference"] = compare(
+        random_weights(model), sizes_px, runtime, scenarios, skip, memory, click.echo
+    )
+    if model == EXTRACTED and extracted:
+        with tempfile.TemporaryDirectory() as name:
+            amounts = tuple(int(scale) for scale in scales.split(","))
+            measured["extraction"] = measure_extraction(images, Path(name), extracted, amounts, peer_python)
     measured["goals"] = judge_goals(measured)
-    write_json(results / f"{device}.json", measured)
+    write_json(results / f"{device if model == EXTRACTED else f'{device}-{model}'}.json", measured)
     table = format_bench(measured)
     click.echo(table)
     if readme is not None:

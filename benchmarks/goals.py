@@ -8,7 +8,9 @@ Document = Mapping[str, Any]
 
 def judge_goals(measured: Document) -> dict[str, dict[str, float]]:
     """By goal: the ratio, the number asked for, and met (1 or 0). What was not measured is left out."""
-    goals = {**_inference_goals(measured["inference"]), **_extraction_goals(measured["extraction"])}
+    goals = {**_inference_goals(measured["inference"]), **_gpu_goals(measured["inference"])}
+    if "extraction" in measured:
+        goals |= _extraction_goals(measured["extraction"])
     return {name: _judge(*goal) for name, goal in goals.items()}
 
 
@@ -51,6 +53,22 @@ def _inference_goals(inference: Document) -> dict[str, tuple[float, float, bool]
         if precision == "bfloat16":
             ratio = _mean(usual, "static_high") / _mean(ours, "adaptive")
             goals[f"usual way's static high over {name} adaptive, one stream"] = (ratio, 12.0, False)
+    return goals
+
+
+def _gpu_goals(inference: Document) -> dict[str, tuple[float, float, bool]]:
+    """Of a captured pass, in the precision of the eager one that it is held against."""
+    single, offline = inference["single_stream"], inference["offline"]
+    goals: dict[str, tuple[float, float, bool]] = {}
+    for precision in ("float32", "bfloat16"):
+        captured, eager = f"cudagraph {precision}", f"eager {precision}"
+        if captured not in single:
+            continue
+        for policy in ("static_low", "static_high"):
+            ratio = _mean(single[eager], policy) / _mean(single[captured], policy)
+            goals[f"{policy}, one stream: {eager} over {captured}"] = (ratio, 3.0, False)
+        ratio = _mean(offline[captured], "static_high") / _mean(offline[captured], "adaptive")
+        goals[f"offline, {captured}: static high over adaptive"] = (ratio, 2.5, False)
     return goals
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.usual import UsualWay, as_picture
@@ -26,8 +27,12 @@ from pipeline.timing import Floats, spread, summarise_latency
 from pipeline.vit import Weights
 
 ESCALATION_RATE = 0.095
-BATCH = 32
-BLOCK = {"single_stream": 20, "offline": 128}
+# Largest batch, and images of an offline block, by kind of device; a GPU is idle at the CPU's.
+BATCH = {"cpu": 32, "cuda": 256}
+OFFLINE_BLOCK = {"cpu": 128, "cuda": 512}
+SINGLE_BLOCK = 20
+# The usual way knows no batches: of an offline block it runs a part, which takes long enough.
+USUAL_IMAGES = 64
 WARM_UP_IMAGES = {"single_stream": 20, "offline": 64}
 USUAL = "usual way float32"
 
@@ -54,8 +59,10 @@ def at_rate(scores: Floats) -> float:
     return float(np.quantile(scores, 1 - ESCALATION_RATE, method="lower"))
 
 
-def build_usual(weights: Weights, sizes_px: Mapping[Role, int], canvases: Tensor) -> UsualWay:
-    usual = UsualWay(weights, sizes_px, direction=1, threshold=0.0)
+def build_usual(
+    weights: Weights, sizes_px: Mapping[Role, int], device: torch.device, canvases: Tensor
+) -> UsualWay:
+    usual = UsualWay(weights, sizes_px, device, direction=1, threshold=0.0)
     usual.threshold = at_rate(np.array([usual.score(as_picture(canvas)) for canvas in canvases]))
     return usual
 
@@ -66,7 +73,7 @@ def build_bench(
     """The bench with its threshold, and the scores of the images that it comes from."""
     # Which images are escalated does not matter to the time, so the direction is not learned.
     made = Policy("delta", "cls_change", 1, 0.0, "escalation_rate", ESCALATION_RATE, {}, 0, {})
-    bench = Bench(weights, sizes_px, runtime, made, BATCH)
+    bench = Bench(weights, sizes_px, runtime, made, BATCH[runtime.device.type])
     low = bench.build({"low": 1}).engines["low"]
     results = (low.run(low.upload(canvas[None])).proxy for canvas in canvases)
     scores = np.array([float(proxy) for proxy in results if proxy is not None])
@@ -77,12 +84,17 @@ def compare(
     weights: Weights,
     sizes_px: Mapping[Role, int],
     runtime: Runtime,
-    canvases: Tensor,
+    images: Mapping[Scenario, Tensor],
     skip: Sequence[str],
+    memory: bool,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """By scenario, system and policy: latency, images/s, memory (one stream), and the systems' conditions."""
-    usual = build_usual(weights, sizes_px, canvases)
+    """By scenario, system and policy: latency, images/s, memory (one stream), and the systems' conditions.
+
+    images: canvases by scenario, uint8 (N, 3, S, S); those of one stream set the thresholds.
+    """
+    canvases = images["single_stream"]
+    usual = build_usual(weights, sizes_px, runtime.device, canvases)
     benches, scores = {}, {}
     for name, chosen in list_runtimes(runtime, skip).items():
         report(f"build {name}")
@@ -94,16 +106,19 @@ def compare(
             for name, bench in benches.items()
         }
     }
-    for scenario in ("single_stream", "offline"):
+    for scenario in images:
         systems: dict[str, System] = {USUAL: usual}
-        batches = {name: _batches(scenario, bench, canvases) for name, bench in benches.items()}
+        batches = {name: _batches(scenario, bench, images[scenario]) for name, bench in benches.items()}
         for name, bench in benches.items():
             report(f"{scenario}: build {name}, batches {batches[name]}")
             systems[name] = bench.build(batches[name])
         report(f"{scenario}: measure")
-        found[scenario] = _measure(scenario, systems, canvases)
+        block = SINGLE_BLOCK if scenario == "single_stream" else OFFLINE_BLOCK[runtime.device.type]
+        found[scenario] = _measure(scenario, systems, images[scenario], block)
         for name, sizes in batches.items():
             found[scenario][name]["batch_size"] = sizes
+    if not memory:
+        return found
     report("memory")
     for name, by_policy in _memory(weights, sizes_px, benches, usual, canvases[:8]).items():
         for policy, peak_mb in by_policy.items():
@@ -114,11 +129,14 @@ def compare(
 def _batches(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Role, int]:
     if scenario == "single_stream":
         return dict.fromkeys(bench.sizes_px, 1)
-    engines = bench.build(dict.fromkeys(bench.sizes_px, BATCH)).engines
-    return choose_batches(engines, canvases[:BATCH])
+    largest = BATCH[bench.runtime.device.type]
+    engines = bench.build(dict.fromkeys(bench.sizes_px, largest)).engines
+    return choose_batches(engines, canvases[:largest])
 
 
-def _measure(scenario: Scenario, systems: Mapping[str, System], canvases: Tensor) -> dict[str, Any]:
+def _measure(
+    scenario: Scenario, systems: Mapping[str, System], canvases: Tensor, block_images: int
+) -> dict[str, Any]:
     """Every system and policy on every block before the next block begins, in an order drawn anew."""
     turns = [(system, policy) for system in systems for policy in NEEDS]
     one_by_one = scenario == "single_stream"
@@ -127,10 +145,11 @@ def _measure(scenario: Scenario, systems: Mapping[str, System], canvases: Tensor
     for system, policy in turns:
         run_block(systems[system], policy, canvases[: WARM_UP_IMAGES[scenario]], one_by_one)
     rng = np.random.default_rng(0)
-    for block in canvases.split(BLOCK[scenario]):
+    for block in canvases.split(block_images):
         for index in rng.permutation(len(turns)):
             system, policy = turns[index]
-            latency_ms, answers = run_block(systems[system], policy, block, one_by_one)
+            images = block[:USUAL_IMAGES] if system == USUAL else block
+            latency_ms, answers = run_block(systems[system], policy, images, one_by_one)
             taken[turns[index]].append(latency_ms)
             escalated[turns[index]] += int(answers.escalated.sum())
     return {
@@ -188,4 +207,4 @@ def _run_usual(
     policy: PolicyName,
 ) -> None:
     prepare_process(runtime)
-    UsualWay(weights, sizes_px, direction=1, threshold=threshold).answer(policy, canvases)
+    UsualWay(weights, sizes_px, runtime.device, direction=1, threshold=threshold).answer(policy, canvases)

@@ -15,7 +15,8 @@ def format_bench(measured: Document) -> str:
     for scenario, title in TITLES.items():
         parts += [f"**{title}: mean ms per image (p50, p90; peak MB)**", ""]
         parts += [*_inference_rows(measured["inference"], scenario), ""]
-    parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
+    if "extraction" in measured:
+        parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
     parts += ["**Goals, as ratios within this run**", "", *_goal_rows(measured["goals"]), ""]
     return "\n".join([*parts, _conditions(measured["conditions"])]) + "\n"
 

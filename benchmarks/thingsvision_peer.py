@@ -10,7 +10,7 @@ import numpy as np
 
 # Before thingsvision: it loads TensorFlow, after which triton's LLVM crashes the process.
 from pipeline.params.model import ModelParams
-from pipeline.vit import DEPTH, PIXEL_MEAN, PIXEL_STD, TracedViT, load_weights
+from pipeline.vit import PIXEL_MEAN, PIXEL_STD, TracedViT, load_weights
 
 np.AxisError = np.exceptions.AxisError  # NumPy 2 moved what thingsvision 2.7 reads at import.
 
@@ -20,12 +20,12 @@ from thingsvision.utils.data import ImageDataset  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
 NATIVE_PX, BATCH, WORKERS, FILE_BATCHES = 64, 64, 2, 16
-MODULES = ["norm_pre", *(f"blocks.{index}" for index in range(DEPTH)), "norm", "head"]
 
 
 def main(files: str, out: str, size_px: int) -> None:
     weights = load_weights(ModelParams(name="static_vit", weights="random", seed=0), NATIVE_PX)
     model = TracedViT(weights, size_px).vit
+    blocks = (f"blocks.{index}" for index in range(weights.architecture.depth))
     prepare = transforms.Compose(
         [
             transforms.Resize((size_px, size_px)),
@@ -42,7 +42,11 @@ def main(files: str, out: str, size_px: int) -> None:
     data = ImageDataset(files, out, "pt", transforms=extractor.get_transformations())
     batches = torch.utils.data.DataLoader(data, BATCH, num_workers=WORKERS)
     extractor.extract_features(
-        batches, module_names=MODULES, flatten_acts=True, output_dir=out, step_size=FILE_BATCHES
+        batches,
+        module_names=["norm_pre", *blocks, "norm", "head"],
+        flatten_acts=True,
+        output_dir=out,
+        step_size=FILE_BATCHES,
     )
     print(len(data) / (time.perf_counter() - started_s))
 

@@ -44,15 +44,15 @@ class Files(Dataset[torch.Tensor]):
 
 def main(files: Path, out: Path, size_px: int) -> None:
     weights = load_weights(ModelParams(name="static_vit", weights="random", seed=0), NATIVE_PX)
-    vit = HookedViT(weights, NATIVE_PX)
+    vit = HookedViT(weights, NATIVE_PX, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     out.mkdir(parents=True)
     started_s = time.perf_counter()
     data = Files(files, size_px)
     for number, images in enumerate(DataLoader(data, batch_size=BATCH, num_workers=WORKERS)):
         logits = vit(images)
-        np.save(out / f"logits_{number:05d}.npy", logits.numpy())
+        np.save(out / f"logits_{number:05d}.npy", logits.cpu().numpy())
         for layer, state in enumerate(vit.trace):
-            np.save(out / f"layer{layer:02d}_{number:05d}.npy", state.numpy())
+            np.save(out / f"layer{layer:02d}_{number:05d}.npy", state.cpu().numpy())
     print(len(data) / (time.perf_counter() - started_s))
 
 

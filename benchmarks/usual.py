@@ -11,29 +11,22 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision import transforms
 
 from pipeline.cascade import NEEDS, Answers, PolicyName
 from pipeline.params.model import Role
-from pipeline.vit import CLASSES, DEPTH, HEADS, PATCH_PX, PIXEL_MEAN, PIXEL_STD, WIDTH, Weights
+from pipeline.vit import PIXEL_MEAN, PIXEL_STD, Weights
 
 
 class HookedViT:
     """timm's ViT for any image size, with the CLS token after the embedding and after each block."""
 
-    def __init__(self, weights: Weights, native_px: int) -> None:
-        self.model = VisionTransformer(
-            img_size=native_px,
-            patch_size=PATCH_PX,
-            embed_dim=WIDTH,
-            depth=DEPTH,
-            num_heads=HEADS,
-            num_classes=CLASSES,
-            dynamic_img_size=True,
-        ).eval()
+    def __init__(self, weights: Weights, native_px: int, device: torch.device) -> None:
+        self.device = device
+        self.model = weights.architecture.build(native_px, dynamic_img_size=True).eval()
         self.model.load_state_dict(dict(weights.state))
+        self.model.to(device)
         self.trace: list[Tensor] = []
         for layer in (self.model.norm_pre, *self.model.blocks):
             layer.register_forward_hook(self._keep)
@@ -43,9 +36,9 @@ class HookedViT:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised float (B, 3, S, S) to logits; the trace of the call is in `trace`."""
+        """Normalised float (B, 3, S, S) on the host to logits; the trace of the call is in `trace`."""
         self.trace = []
-        logits: Tensor = self.model(images)
+        logits: Tensor = self.model(images.to(self.device))
         return logits
 
 
@@ -53,9 +46,14 @@ class UsualWay:
     """The same policies as `pipeline.cascade.Cascade`; escalates where cls_change lies on its side."""
 
     def __init__(
-        self, weights: Weights, sizes_px: Mapping[Role, int], direction: int, threshold: float
+        self,
+        weights: Weights,
+        sizes_px: Mapping[Role, int],
+        device: torch.device,
+        direction: int,
+        threshold: float,
     ) -> None:
-        self.vit = HookedViT(weights, sizes_px["high"])
+        self.vit = HookedViT(weights, sizes_px["high"], device)
         self.direction, self.threshold = direction, threshold
         self.prepare = {
             role: transforms.Compose(

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.architecture import Architecture
 from pipeline.proxies import get_proxy
-from pipeline.vit import DEPTH, HEADS, PATCH_PX, WIDTH, TracedViT, Weights
+from pipeline.vit import TracedViT, Weights
 
 _EPSILON = 1e-6
-_HEAD_WIDTH = WIDTH // HEADS
 
 
 class _Affine(NamedTuple):
@@ -39,15 +39,17 @@ class FusedViT(nn.Module):
         self, weights: Weights, size_px: int, proxy: str | None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        reference = TracedViT(weights, size_px)
+        shape, reference = weights.architecture, TracedViT(weights, size_px)
         state = {name: value.float() for name, value in reference.vit.state_dict().items()}
         self.proxy = get_proxy(proxy) if proxy else None
         patches, bias = _fold_pixels(state, reference.mean, reference.std)
         self.patches = nn.Parameter(patches)
         self.register_buffer("position", state["pos_embed"][:, 1:] + bias)
         self.register_buffer("first", state["cls_token"] + state["pos_embed"][:, :1])
-        self.blocks = nn.ModuleList(_Block(_part(state, f"blocks.{index}.")) for index in range(DEPTH))
-        self.norm = nn.LayerNorm(WIDTH, _EPSILON)
+        self.blocks = nn.ModuleList(
+            _Block(_part(state, f"blocks.{index}."), shape) for index in range(shape.depth)
+        )
+        self.norm = nn.LayerNorm(shape.width, _EPSILON)
         self.norm.load_state_dict(_part(state, "norm."))
         self.head = _linear(_Affine(state["head.weight"], state["head.bias"]))
         for layer in self.modules():
@@ -57,7 +59,7 @@ class FusedViT(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        patches = F.conv2d(images.to(self.patches.dtype), self.patches, stride=PATCH_PX)
+        patches = F.conv2d(images.to(self.patches.dtype), self.patches, stride=self.patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2).float() + self.position
         tokens = torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)  # B, N, D
         steps = [tokens[:, 0]]
@@ -76,11 +78,12 @@ class FusedViT(nn.Module):
 class _Block(nn.Module):
     """Attention and MLP, each behind a norm without affine part and added to the tokens."""
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, state: Mapping[str, Tensor], shape: Architecture) -> None:
         super().__init__()
+        self.width, self.heads = shape.width, shape.heads
         qkv = _fold_norm(state, "norm1", "attn.qkv")
-        scale = torch.ones(3 * WIDTH)
-        scale[:WIDTH] = _HEAD_WIDTH**-0.5
+        scale = torch.ones(3 * shape.width)
+        scale[: shape.width] = (shape.width // shape.heads) ** -0.5
         self.qkv = _linear(_Affine(qkv.weight * scale[:, None], qkv.bias * scale))
         self.out = _linear(_Affine(state["attn.proj.weight"], state["attn.proj.bias"]))
         self.widen = _linear(_fold_norm(state, "norm2", "mlp.fc1"))
@@ -89,18 +92,18 @@ class _Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
         count = tokens.shape[1]
-        qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, HEADS, _HEAD_WIDTH)
+        qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, self.heads, self.width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return self._add(tokens, query, key, value)
 
     def cls_only(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, 1, D): the class token asks all tokens, and only it goes on."""
-        weights, biases = self.qkv.weight, self.qkv.bias
+        weights, biases, width = self.qkv.weight, self.qkv.bias, self.width
         normalised = _normalise(tokens).to(weights.dtype)
-        query = F.linear(normalised[:, :1], weights[:WIDTH], biases[:WIDTH])
-        both = F.linear(normalised, weights[WIDTH:], biases[WIDTH:])
-        key, value = both[..., :WIDTH], both[..., WIDTH:]
-        return self._add(tokens[:, :1], *map(_split_heads, (query, key, value)))
+        query = F.linear(normalised[:, :1], weights[:width], biases[:width])
+        both = F.linear(normalised, weights[width:], biases[width:])
+        key, value = both[..., :width], both[..., width:]
+        return self._add(tokens[:, :1], *(_split_heads(values, self.heads) for values in (query, key, value)))
 
     def _add(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
@@ -110,7 +113,7 @@ class _Block(nn.Module):
 
 
 def _normalise(tokens: Tensor) -> Tensor:
-    return F.layer_norm(tokens, (WIDTH,), eps=_EPSILON)
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=_EPSILON)
 
 
 def _apply(layer: nn.Module, values: Tensor) -> Tensor:
@@ -120,10 +123,10 @@ def _apply(layer: nn.Module, values: Tensor) -> Tensor:
     return applied
 
 
-def _split_heads(values: Tensor) -> Tensor:
+def _split_heads(values: Tensor, heads: int) -> Tensor:
     """(B, N, D) to (B, heads, N, D / heads)."""
-    batch, count, _ = values.shape
-    return values.reshape(batch, count, HEADS, _HEAD_WIDTH).transpose(1, 2)
+    batch, count, width = values.shape
+    return values.reshape(batch, count, heads, width // heads).transpose(1, 2)
 
 
 def _fold_pixels(state: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, prepare_process, synchronize
 from pipeline.timing import settle, summarise_latency
-from pipeline.vit import PATCH_PX, TracedViT, Weights
+from pipeline.vit import TracedViT, Weights
 
 _WARMUP_RUNS = 5
 _BLOCK_RUNS = 10
@@ -61,7 +61,7 @@ def _count(spec: Spec) -> dict[str, Any]:
     model = TracedViT(spec.weights, spec.size_px)
     return {
         "size_px": spec.size_px,
-        "tokens": (spec.size_px // PATCH_PX) ** 2 + 1,
+        "tokens": spec.weights.architecture.count_tokens(spec.size_px),
         "gflops": count_flops(model, spec.size_px) / 1e9,
         "parameters": sum(value.numel() for value in model.parameters()),
     }

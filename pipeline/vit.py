@@ -1,6 +1,5 @@
 """The Vision Transformer: weights, one module per role, and a forward pass that keeps the CLS trace.
 
-`static_vit` is timm's VisionTransformer with patch 4, width 192, depth 12, 3 heads and 200 classes.
 Pixels are normalised inside the module, so that everything outside handles uint8.
 """
 
@@ -8,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,26 +17,14 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
 
-PATCH_PX = 4
-WIDTH = 192
-DEPTH = 12
-HEADS = 3
-CLASSES = 200
 # Mean and standard deviation of ImageNet's pixels in 0..1, channel order RGB.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
-# What a checkpoint's metadata says of itself, and is checked against.
-ARCHITECTURE = {
-    "name": "static_vit",
-    "patch_px": PATCH_PX,
-    "width": WIDTH,
-    "depth": DEPTH,
-    "heads": HEADS,
-    "classes": CLASSES,
-}
+# What a checkpoint's metadata says of its pixels, and is checked against.
 NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 _POSITION = re.compile(r"pos_embed_(\d+)px")
 
@@ -54,28 +41,29 @@ class Pass(NamedTuple):
     trace: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
-    """A state dict of `static_vit`; `classes` are the wnids in logit order, None where unknown.
+    """A state dict of the architecture; `classes` are the wnids in logit order, None where unknown.
 
     Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size; other sizes
     get `pos_embed` resampled.
     """
 
+    architecture: Architecture
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None
     sha256: str
 
 
 class TracedViT(nn.Module):
-    """`static_vit` at one image size; takes uint8 (B, 3, size, size), returns a `Pass`."""
+    """The network at one image size; takes uint8 (B, 3, size, size), returns a `Pass`."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()
-        self.vit = empty_vit(size_px)
+        self.vit = weights.architecture.build(size_px)
         self.vit.load_state_dict(_at_size(weights.state, size_px, self.vit))
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255)
@@ -96,30 +84,18 @@ class TracedViT(nn.Module):
 
 def load_weights(params: ModelParams, native_px: int) -> Weights:
     """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
+    architecture = ARCHITECTURES[params.name]
     if params.weights == "random":
-        return _random_weights(params.seed, native_px)
-    return _read_weights(Path(params.weights))
+        return draw_weights(architecture, params.seed, native_px)
+    return _read_weights(Path(params.weights), architecture)
 
 
-def check_size(size_px: int) -> None:
-    if size_px % PATCH_PX:
-        raise PipelineError(
-            f"resolutions: {size_px} px is no multiple of the model's patch size {PATCH_PX}; "
-            f"use {size_px - size_px % PATCH_PX} or {size_px + PATCH_PX - size_px % PATCH_PX}"
-        )
-
-
-def empty_vit(size_px: int, drop_path: float = 0.0) -> VisionTransformer:
-    check_size(size_px)
-    return VisionTransformer(
-        img_size=size_px,
-        patch_size=PATCH_PX,
-        embed_dim=WIDTH,
-        depth=DEPTH,
-        num_heads=HEADS,
-        num_classes=CLASSES,
-        drop_path_rate=drop_path,
-    )
+def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weights:
+    """Random weights; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = architecture.build(native_px).state_dict()
+    return Weights(architecture, state, None, _digest(state))
 
 
 def position_name(size_px: int) -> str:
@@ -137,14 +113,7 @@ def _at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) 
     return {**rest, "pos_embed": own}
 
 
-def _random_weights(seed: int, native_px: int) -> Weights:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        state = empty_vit(native_px).state_dict()
-    return Weights(state, None, _digest(state))
-
-
-def _read_weights(path: Path) -> Weights:
+def _read_weights(path: Path, architecture: Architecture) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
@@ -155,37 +124,39 @@ def _read_weights(path: Path) -> Weights:
         ) from None
     except SafetensorError as error:
         raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
-    _check_state(state, path)
-    _check_metadata(metadata, path)
+    # First what it says of itself, which explains more than a shape that differs.
+    _check_metadata(metadata, architecture, path)
+    _check_state(state, architecture, path)
     classes = metadata.get("classes")
-    return Weights(state, tuple(json.loads(classes)) if classes else None, _digest(state))
+    return Weights(architecture, state, tuple(json.loads(classes)) if classes else None, _digest(state))
 
 
-def _check_state(state: Mapping[str, Tensor], path: Path) -> None:
-    """Names and shapes must be those of static_vit; only `pos_embed` may be of any size."""
-    expected = {name: tuple(value.shape) for name, value in empty_vit(8 * PATCH_PX).state_dict().items()}
+def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: Path) -> None:
+    """Names and shapes must be the architecture's; only `pos_embed` may be of any size."""
+    whole = architecture.build(8 * architecture.patch_px).state_dict()
+    expected = {name: tuple(value.shape) for name, value in whole.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     tokens = found.get("pos_embed", (0, 0, 0))[1]
     if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
-        expected["pos_embed"] = (1, tokens, WIDTH)
+        expected["pos_embed"] = (1, tokens, architecture.width)
     for match in filter(None, map(_POSITION.fullmatch, found)):
-        expected[match[0]] = (1, (int(match[1]) // PATCH_PX) ** 2 + 1, WIDTH)
+        expected[match[0]] = (1, architecture.count_tokens(int(match[1])), architecture.width)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise PipelineError(
-                f"model.weights: {path} does not fit static_vit: {name} is {found.get(name, 'missing')}, "
-                f"expected {expected.get(name, 'no such tensor')}"
+                f"model.weights: {path} does not fit model.name {architecture.name}: "
+                f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
             )
 
 
-def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
+def _check_metadata(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
     """A checkpoint may say nothing of itself; what it says must be so."""
-    for name, expected in (("architecture", ARCHITECTURE), ("normalisation", NORMALISATION)):
+    for name, expected in (("architecture", asdict(architecture)), ("normalisation", NORMALISATION)):
         found = metadata.get(name)
         if found is not None and json.loads(found) != expected:
             raise PipelineError(
                 f"model.weights: {path} says {name} {found}, expected {json.dumps(expected)}; "
-                "use a checkpoint of this model"
+                "set model.name to what it says, or use a checkpoint of this model"
             )
 
 

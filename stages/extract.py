@@ -19,7 +19,7 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import count_rows
 from pipeline.tally import Tally
-from pipeline.vit import DEPTH, Weights, load_weights
+from pipeline.vit import Weights, load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 
@@ -61,7 +61,7 @@ def _fingerprint(
         "role": role,
         "size_px": size_px,
         "canvas_px": canvas_px,
-        "trace_states": DEPTH + 1,
+        "trace_states": weights.architecture.depth + 1,
         "weights_sha256": weights.sha256,
         "classes": weights.classes and list(weights.classes),
         "transform": TRANSFORM,

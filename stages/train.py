@@ -1,13 +1,15 @@
-"""Train static_vit for all resolutions together, from the archive's training split."""
+"""Train the model for all resolutions together, from the archive's training split."""
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.archive import Archive, open_archive
 from pipeline.files import write_csv, write_json
 from pipeline.machine import describe_machine
@@ -25,7 +27,7 @@ from stages.progress import progress, show_share
 
 SCRATCH = Path(".cache/train")
 # A run goes on under another budget; under any other setting it would be another run.
-BUDGET = {"max_minutes", "steps", "few_tokens_until", "evaluations", "checkpoint_minutes"}
+BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes"}
 
 
 @stage_command("train")
@@ -40,23 +42,26 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     """
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
+    model = params.section("model", ModelParams)
+    architecture = ARCHITECTURES[model.name]
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
     with open_archive(archive) as opened:
-        data = _load(opened, sizes["high"], values)
-        run = start_run(list(sizes.values()), values, runtime.device)
-        checkpoint = SCRATCH / f"{_key(values, sizes, data)}.pt"
+        data = _load(opened, sizes["high"], architecture.classes, values)
+        run = start_run(architecture, list(sizes.values()), values, runtime.device)
+        checkpoint = SCRATCH / f"{_key(architecture, values, sizes, data)}.pt"
         if checkpoint.exists():
             resume_run(run, checkpoint)
             click.echo(f"train: goes on after step {run.step} ({checkpoint})")
-        on_gpu = runtime.device.type == "cuda"
-        model = torch.compile(run.model) if on_gpu else run.model
-        trainer = Trainer(move_to(data, runtime.device), values, runtime.device, model)
+        if runtime.device.type == "cuda":
+            run.model.compile_blocks()
+        trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
         with torch.enable_grad(), show_share("train") as show:
             train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
         about = {"resolutions": sizes, "recipe": values.model_dump(), **_account(run, data)}
-        write_weights(weights, run.averaged.to_state(), [wnid for wnid, _ in opened.classes], about)
-        shipped = load_weights(ModelParams(name="static_vit", weights=str(weights), seed=0), sizes["high"])
+        classes = [wnid for wnid, _ in opened.classes]
+        write_weights(weights, architecture, run.averaged.to_state(), classes, about)
+        shipped = load_weights(model.model_copy(update={"weights": str(weights)}), sizes["high"])
         with progress("validation", len(sizes) * len(opened.labelled), "images") as advance:
             batch_size = runtime_params.batch_size
             scores = score_validation(opened, shipped, sizes["high"], sizes, runtime, batch_size, advance)
@@ -70,14 +75,14 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         click.echo(f"{role} ({sizes[role]} px): {100 * score['accuracy']:.2f} % [{low:.2f}, {high:.2f}]")
 
 
-def _load(archive: Archive, canvas_px: int, values: TrainParams) -> TrainingData:
+def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -> TrainingData:
     count = len(archive.labelled) + len(archive.training)
     with progress("read images", count, "images") as advance:
-        return load_training(archive, canvas_px, values.holdout_per_class, values.seed, advance)
+        return load_training(archive, canvas_px, classes, values.holdout_per_class, values.seed, advance)
 
 
-def _key(values: TrainParams, sizes: dict[Role, int], data: TrainingData) -> str:
-    settings = [values.model_dump(exclude=BUDGET), sizes, data.sha256]
+def _key(architecture: Architecture, values: TrainParams, sizes: dict[Role, int], data: TrainingData) -> str:
+    settings = [asdict(architecture), values.model_dump(exclude=BUDGET), sizes, data.sha256]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.table import format_bench
@@ -83,7 +84,7 @@ def test_the_table_shows_every_system_and_goal():
 def test_the_usual_way_gives_the_reference_its_answers():
     """At the model's own size resampling changes nothing, so the two must agree."""
     images = canvases(3)
-    usual = UsualWay(weights(), {"low": 64, "high": 64}, direction=1, threshold=0.0)
+    usual = UsualWay(weights(), {"low": 64, "high": 64}, torch.device("cpu"), direction=1, threshold=0.0)
     reference = engine(64).run(images)
     assert usual.answer("static_high", images).top1.tolist() == reference.logits.argmax(1).tolist()
     scores = [usual.score(as_picture(image)) for image in images]

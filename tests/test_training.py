@@ -10,7 +10,9 @@ import torch
 import yaml
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from torch import nn
 
+from pipeline.architecture import ARCHITECTURES
 from pipeline.archive import open_archive
 from pipeline.errors import PipelineError
 from pipeline.images import resize
@@ -34,6 +36,7 @@ from tests.imports import ROOT
 
 CPU = torch.device("cpu")
 SIZES_PX = [32, 48, 64]
+STATIC = ARCHITECTURES["static_vit"]
 SHIPPED = ROOT / "models/static_vit.safetensors"
 REAL = ROOT / "../shared/data/tiny-imagenet-200-subset.zip"
 
@@ -70,7 +73,7 @@ def archive(tmp_path_factory):
 def load(path, **changes):
     settings = {"holdout_per_class": 1, "seed": 0} | changes
     with open_archive(path) as opened:
-        return load_training(opened, 64, settings["holdout_per_class"], settings["seed"], lambda _: None)
+        return load_training(opened, 64, 200, settings["holdout_per_class"], settings["seed"], lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,8 @@ def data(archive):
 
 
 def start(data, params):
-    run = start_run(SIZES_PX, params, CPU)
-    return run, Trainer(data, params, CPU, run.model)
+    run = start_run(STATIC, SIZES_PX, params, CPU)
+    return run, Trainer(data, params, CPU)
 
 
 def run_to_end(data, params, checkpoint):
@@ -130,8 +133,8 @@ def test_without_chance_nothing_is_mixed_or_erased():
 def test_what_was_trained_is_what_the_engines_run():
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = TrainableViT(SIZES_PX, 0.0).eval()
-    weights = Weights(model.to_state(), None, "")
+        model = TrainableViT(STATIC, SIZES_PX, 0.0).eval()
+    weights = Weights(STATIC, model.to_state(), None, "")
     for size_px in SIZES_PX:
         images = resize(pixels(), size_px)
         torch.testing.assert_close(
@@ -140,35 +143,43 @@ def test_what_was_trained_is_what_the_engines_run():
 
 
 def test_every_size_has_a_position_embedding_of_its_own_and_other_sizes_get_the_largest_resampled():
-    state = TrainableViT(SIZES_PX, 0.0).to_state()
+    model = TrainableViT(STATIC, SIZES_PX, 0.0)
+    nn.init.ones_(model.own["32"])
+    state = model.to_state()
     only_largest = {name: value for name, value in state.items() if name != "pos_embed_32px"}
-    own, resampled = (TracedViT(Weights(s, None, ""), 32).vit.pos_embed for s in (state, only_largest))
+    own, resampled = (
+        TracedViT(Weights(STATIC, s, None, ""), 32).vit.pos_embed for s in (state, only_largest)
+    )
     assert torch.equal(own, state["pos_embed_32px"])
     assert own.shape == resampled.shape
-    assert not torch.equal(own, resampled)
-    assert TracedViT(Weights(state, None, ""), 40)(resize(pixels(), 40)).logits.shape == (6, 200)
+    torch.testing.assert_close(own, resampled + 1)
+    assert TracedViT(Weights(STATIC, state, None, ""), 40)(resize(pixels(), 40)).logits.shape == (6, 200)
 
 
-def test_fewer_patches_are_fewer_tokens_and_all_of_them_are_all():
-    model = TrainableViT(SIZES_PX, 0.0).eval()
+def test_the_largest_size_is_left_out_at_first_and_learns_from_the_others(data, tmp_path):
+    params = train_params(small_until=1.0, warmup=0.0)
+    run, trainer = start(data, params)
     seen = []
-    model.vit.blocks.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
-    images = pixels().float()
-    assert torch.equal(model(images, 256), model(images))
-    assert not torch.equal(model(images, 64), model(images))
-    assert seen == [257, 257, 65, 257]
+    run.model.vit.blocks.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
+    before = run.model.position(64).detach().clone()
+    trainer.take_step(run)
+    assert seen == [65, 145]
+    assert not torch.equal(before, run.model.position(64))
+    run.progress = 1.0
+    trainer.take_step(run)
+    assert seen[2:] == [65, 145, 257]
 
 
 def test_both_losses_start_at_the_one_of_chance():
-    model = TrainableViT(SIZES_PX, 0.0)
+    model = TrainableViT(STATIC, SIZES_PX, 0.0)
     batch = cut_and_mix(pixels().float(), torch.arange(6), 0.5, generator())
     params = train_params(distillation=0.0)
     chance = pytest.approx(math.log(200), rel=0.1)
     with torch.no_grad():
-        assert float(compute_shared_loss(model, batch, SIZES_PX, params, 64)) == chance
+        assert float(compute_shared_loss(model, batch, SIZES_PX, params)) == chance
         assert float(compute_joint_loss(model, batch, SIZES_PX, params)) == chance
         alone = replace_batch(batch, 1)
-        assert float(compute_shared_loss(model, alone, SIZES_PX, params, 64)) == chance
+        assert float(compute_shared_loss(model, alone, SIZES_PX, params)) == chance
 
 
 def replace_batch(batch, count):
@@ -176,13 +187,16 @@ def replace_batch(batch, count):
 
 
 def test_the_teacher_gets_no_gradient_from_its_pupils():
-    model = TrainableViT([32, 64], 0.0)
     batch = cut_and_mix(pixels().float(), torch.arange(6), 0.0, generator())
 
     def gradient(distillation):
-        model.zero_grad()
-        compute_joint_loss(model, batch, [32, 64], train_params(distillation=distillation)).backward()
-        return model.positions["64"].grad.clone(), model.positions["32"].grad.clone()
+        answers = {size_px: torch.randn(6, 200, generator=generator(size_px)) for size_px in (32, 64)}
+        model = {size_px: logits.requires_grad_() for size_px, logits in answers.items()}
+        loss = compute_joint_loss(
+            lambda images: model[images.shape[-1]], batch, [32, 64], train_params(distillation=distillation)
+        )
+        loss.backward()
+        return model[64].grad, model[32].grad
 
     (teacher, pupil), (teacher_distilled, pupil_distilled) = gradient(0.0), gradient(5.0)
     torch.testing.assert_close(teacher, teacher_distilled)
@@ -195,7 +209,7 @@ def test_the_learning_rate_rises_and_falls_to_zero():
 
 
 def test_a_run_taken_up_again_ends_with_the_weights_of_one_never_stopped(data, tmp_path):
-    params = train_params(drop_path=0.2, cutmix=0.5, erasing=0.5, few_tokens_until=0.5)
+    params = train_params(drop_path=0.2, cutmix=0.5, erasing=0.5, small_until=0.5)
     whole = run_to_end(data, params, tmp_path / "whole.pt")
     run, _ = start(data, params)
     stopped = tmp_path / "stopped.pt"
@@ -204,7 +218,7 @@ def test_a_run_taken_up_again_ends_with_the_weights_of_one_never_stopped(data, t
         if status.progress >= 0.5:
             raise KeyboardInterrupt
 
-    eager = Trainer(data, params.model_copy(update={"checkpoint_minutes": 1e-9}), CPU, run.model)
+    eager = Trainer(data, params.model_copy(update={"checkpoint_minutes": 1e-9}), CPU)
     with pytest.raises(KeyboardInterrupt):
         train(run, eager, stopped, stop)
     again = run_to_end(data, params, stopped)
@@ -220,14 +234,14 @@ def test_a_few_steps_on_the_sample_lower_the_loss(tmp_path):
     draw_sample(tmp_path / "sample.zip")
     whole = load(tmp_path / "sample.zip")
     few = replace(whole, train=first(whole.train, 12), holdout=first(whole.holdout, 2))
-    params = train_params(steps=10, batch_size=12, few_tokens_until=1.0, crop_area=1.0, warmup=0.0)
+    params = train_params(steps=10, batch_size=12, small_until=1.0, crop_area=1.0, warmup=0.0)
     run = run_to_end(few, params, tmp_path / "run.pt")
     untrained, _ = start(few, params)
     losses = []
     for model in (untrained.model, run.model):
         batch = cut_and_mix(few.train.pixels.float(), few.train.labels, 0.0, generator())
         with torch.no_grad():
-            losses.append(float(compute_shared_loss(model.eval(), batch, SIZES_PX, params, None)))
+            losses.append(float(compute_shared_loss(model.eval(), batch, SIZES_PX, params)))
     assert losses[1] < losses[0] - 0.5
 
 
@@ -276,9 +290,9 @@ def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
 
 
 def test_a_checkpoint_says_what_it_is_and_is_refused_where_it_is_not(tmp_path):
-    state = TrainableViT(SIZES_PX, 0.0).to_state()
+    state = TrainableViT(STATIC, SIZES_PX, 0.0).to_state()
     path = tmp_path / "made.safetensors"
-    write_weights(path, state, ["n01"], {"seed": 3})
+    write_weights(path, STATIC, state, ["n01"], {"seed": 3})
     read = load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
     assert read.classes == ("n01",)
     torch.testing.assert_close(read.state["pos_embed_48px"], state["pos_embed_48px"].half().float())

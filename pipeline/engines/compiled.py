@@ -1,6 +1,7 @@
 """`compile`: the fused graph through torch.compile, with its weights frozen in on the CPU."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,8 +10,13 @@ from torch import Tensor
 from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.fused import FusedViT
 from pipeline.images import resize
+from pipeline.params.runtime import Precision
+from pipeline.vit import Weights
+
+Model = Callable[[Tensor], tuple[Tensor, ...]]
 
 _MOST_COMPILATIONS = 256
+_MOST_KEPT = 12
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -19,7 +25,7 @@ class CompiledEngine(Engine):
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
-        self.model = compile_model(spec)
+        self.model = compiled_model(spec)
         for size in {1, min(2, batch_size), batch_size}:
             images = torch.zeros(size, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8)
             self.run(self.upload(images))
@@ -27,22 +33,44 @@ class CompiledEngine(Engine):
     # Not inference_mode, whose tensors count as another kind and would be compiled for again.
     @torch.no_grad()
     def run(self, canvases: Tensor) -> Answer:
-        images = resize(canvases, self.size_px)
-        if len(images) > 1:
-            torch._dynamo.mark_dynamic(images, 0)
-        return Answer(*self.model(images))
+        return Answer(*self.model(resize(canvases, self.size_px)))
 
 
 def fused_model(spec: Spec) -> FusedViT:
     """On the device, in the precision of the runtime."""
-    dtype = _DTYPES[spec.runtime.precision]
-    return FusedViT(spec.weights, spec.size_px, spec.proxy, dtype).to(spec.runtime.device)
+    runtime = spec.runtime
+    return _fuse(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision)
 
 
-def compile_model(spec: Spec) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def compiled_model(spec: Spec) -> Model:
+    """The fused model compiled: at its first single image, and at its first batch, for batches of any size.
+
+    Kept for the engines to come, since a run builds several for one role.
+    """
+    runtime = spec.runtime
+    return _compile(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision)
+
+
+def _fuse(
+    weights: Weights, size_px: int, proxy: str | None, device: torch.device, precision: Precision
+) -> FusedViT:
+    return FusedViT(weights, size_px, proxy, _DTYPES[precision]).to(device)
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _compile(
+    weights: Weights, size_px: int, proxy: str | None, device: torch.device, precision: Precision
+) -> Model:
     # All engines of a process share the count, beyond which torch would run eager in silence.
     torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    on_cpu = spec.runtime.device.type == "cpu"
-    options: dict[str, Any] = {"freezing": True} if on_cpu else {}
-    return torch.compile(fused_model(spec), options=options)
+    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+    compiled = torch.compile(_fuse(weights, size_px, proxy, device, precision), options=options)
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        if len(images) > 1:
+            torch._dynamo.mark_dynamic(images, 0)
+        answer: tuple[Tensor, ...] = compiled(images)
+        return answer
+
+    return run

@@ -12,7 +12,6 @@ from pipeline.engines.base import Answer, Engine, Spec, halvings, split_evenly
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.quiet_openvino import ov
-from pipeline.vit import PATCH_PX
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Beyond this a piece's activations leave the caches of one core; at a few large pieces, one thread also waits
@@ -95,7 +94,7 @@ def _shared(values: Tensor) -> ov.Tensor:
 
 def _sizes(spec: Spec, batch_size: int) -> list[int]:
     """The sizes of pieces to compile for, largest first; 1 is always among them."""
-    tokens = (spec.size_px // PATCH_PX) ** 2 + 1
+    tokens = spec.weights.architecture.count_tokens(spec.size_px)
     most = max(1, min(_MOST_TOKENS // tokens, batch_size // spec.runtime.threads))
     return halvings(1 << (most.bit_length() - 1)) if batch_size > 1 else []
 

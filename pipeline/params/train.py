@@ -18,7 +18,7 @@ class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
-    few_tokens_until: Share
+    small_until: Share
     distillation: Annotated[float, Field(ge=0, le=100)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     crop_area: Annotated[float, Field(gt=0, le=1)]

@@ -13,7 +13,6 @@ from pipeline.archive import Archive, LabelledImage
 from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas, digest_content
 from pipeline.split import rank
-from pipeline.vit import CLASSES
 
 
 class Images(NamedTuple):
@@ -34,19 +33,24 @@ class TrainingData:
 
 
 def load_training(
-    archive: Archive, canvas_px: int, holdout_per_class: int, seed: int, advance: Callable[[int], object]
+    archive: Archive,
+    canvas_px: int,
+    classes: int,
+    holdout_per_class: int,
+    seed: int,
+    advance: Callable[[int], object],
 ) -> TrainingData:
     """Decode the archive's training split; `advance` is called with 1 for every image read.
 
-    Raises PipelineError where an image is broken, a class has too few, or classes are more than the model's.
+    Raises PipelineError where an image is broken, a class has too few, or there are more than `classes`.
     """
     if not archive.training:
         raise PipelineError(
             f"{archive.path}: holds no training images; expected train/<wnid>/images/ beside val/"
         )
-    if len(archive.classes) > CLASSES:
+    if len(archive.classes) > classes:
         raise PipelineError(
-            f"{archive.path}: lists {len(archive.classes)} classes, the model has {CLASSES}; leave some out"
+            f"{archive.path}: lists {len(archive.classes)} classes, the model has {classes}; leave some out"
         )
     validation = {
         digest_content(pixels) for _, pixels in _decode(archive, archive.labelled, canvas_px, advance)

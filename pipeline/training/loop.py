@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,8 @@ from pipeline.params.train import TrainParams
 from pipeline.training.augment import Mixed, crop_and_flip, cut_and_mix, erase
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.model import TrainableViT
-from pipeline.training.recipe import Model, compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
 from pipeline.training.state import Run, save_run
-from pipeline.vit import PATCH_PX
 
 _EVALUATION_BATCH = 250
 _LARGEST_GRADIENT = 1.0
@@ -42,11 +42,10 @@ class Trainer:
     data: TrainingData
     params: TrainParams
     device: torch.device
-    model: Model
 
     def take_step(self, run: Run) -> Tensor:
-        """One batch forward and back; returns the loss."""
-        torch.manual_seed(self._seed(run.step))  # Stochastic depth and patches draw from it.
+        """One batch forward and back; returns the loss, on a GPU still under way."""
+        torch.manual_seed(self._seed(run.step))  # Stochastic depth draws from it.
         batch = self._draw_batch(run.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
             loss = self._compute_loss(batch, run)
@@ -64,13 +63,11 @@ class Trainer:
         return loss.detach()
 
     def _compute_loss(self, batch: Mixed, run: Run) -> Tensor:
-        sizes_px = run.model.sizes_px
-        if run.progress < self.params.few_tokens_until:
-            patches = (sizes_px[0] // PATCH_PX) ** 2
-            return compute_shared_loss(self.model, batch, sizes_px, self.params, patches)
-        if self.params.distillation:
-            return compute_joint_loss(self.model, batch, sizes_px, self.params)
-        return compute_shared_loss(self.model, batch, sizes_px, self.params, None)
+        *smaller, largest = run.model.sizes_px
+        if run.progress < self.params.small_until:
+            return compute_shared_loss(run.model, batch, smaller, self.params)
+        loss = compute_joint_loss if self.params.distillation else compute_shared_loss
+        return loss(run.model, batch, [*smaller, largest], self.params)
 
     def _seed(self, number: int) -> int:
         """Of a step's or an epoch's draws; runs of different seeds share none."""
@@ -80,14 +77,19 @@ class Trainer:
         """The step's part of its epoch's order, augmented; the same for a seed and a step, always."""
         images, size = self.data.train, min(self.params.batch_size, len(self.data.train.labels))
         steps = len(images.labels) // size
-        epoch = torch.Generator().manual_seed(self._seed(step // steps))
-        order = torch.randperm(len(images.labels), generator=epoch)
+        order = _draw_order(len(images.labels), self._seed(step // steps))
         chosen = order[step % steps * size :][:size].to(self.device)
         generator = torch.Generator(self.device).manual_seed(self._seed(step))
         pixels = crop_and_flip(images.pixels[chosen], self.params.crop_area, generator)
         mixed = cut_and_mix(pixels, images.labels[chosen], self.params.cutmix, generator)
         grey = pixels.mean(dim=(0, 2, 3), keepdim=True)
         return mixed._replace(images=erase(mixed.images, self.params.erasing, grey, generator))
+
+
+@lru_cache(maxsize=1)
+def _draw_order(count: int, seed: int) -> Tensor:
+    """Of one epoch; kept for its steps."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def move_to(data: TrainingData, device: torch.device) -> TrainingData:
@@ -120,17 +122,26 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
     run.model.train()
     run.progress = _progress(run, params)
     saved_s, step_s = run.seconds, None
+    under_way: Tensor | None = None
     while run.progress < 1:
         started_s = time.perf_counter()
-        run.loss = _smooth(run.loss, float(trainer.take_step(run)))
+        loss = trainer.take_step(run)
+        # Reading a loss waits for its step: the one before, so that a GPU always has the next at hand.
+        if under_way is not None:
+            run.loss = _smooth(run.loss, float(under_way))
+        under_way = loss
         step_s = _smooth(step_s, time.perf_counter() - started_s)
         run.seconds += time.perf_counter() - started_s
         run.progress = _progress(run, params)
-        if _is_due(run, params):
+        due = _is_due(run, params)
+        save = run.seconds - saved_s > 60 * params.checkpoint_minutes or run.progress >= 1
+        if due or save:
+            run.loss, under_way = _smooth(run.loss, float(under_way)), None
+        if due:
             started_s = time.perf_counter()
             run.curve.append(_row(run, evaluate(run.averaged, trainer.data.holdout, params.precision)))
             run.seconds += time.perf_counter() - started_s
-        if run.seconds - saved_s > 60 * params.checkpoint_minutes or run.progress >= 1:
+        if save:
             save_run(run, checkpoint)
             saved_s = run.seconds
         on_step(_status(run, params.batch_size / step_s))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from scipy.stats import binomtest
 from torch import Tensor
 
+from pipeline.architecture import Architecture
 from pipeline.archive import Archive
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
@@ -17,16 +19,25 @@ from pipeline.files import whole_file
 from pipeline.images import decode_canvas
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime
-from pipeline.vit import ARCHITECTURE, NORMALISATION, Weights
+from pipeline.vit import NORMALISATION, Weights
 
 _CONFIDENCE = 0.95
 
 
 def write_weights(
-    path: Path, state: Mapping[str, Tensor], classes: list[str], about: Mapping[str, Any]
+    path: Path,
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    classes: list[str],
+    about: Mapping[str, Any],
 ) -> None:
     """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON."""
-    described = {"architecture": ARCHITECTURE, "normalisation": NORMALISATION, "classes": classes, **about}
+    described = {
+        "architecture": asdict(architecture),
+        "normalisation": NORMALISATION,
+        "classes": classes,
+        **about,
+    }
     metadata = {name: json.dumps(value) for name, value in described.items()}
     with whole_file(path) as temporary:
         save_file({name: value.half().contiguous() for name, value in state.items()}, temporary, metadata)

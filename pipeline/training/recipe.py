@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,6 @@ from pipeline.training.augment import Mixed
 from pipeline.training.model import TrainableViT
 
 _BETAS = (0.9, 0.95)
-
-
-class Model(Protocol):
-    """A TrainableViT, or what torch.compile makes of one."""
-
-    def __call__(self, images: Tensor, patches: int | None = None) -> Tensor: ...
 
 
 def build_optimizers(model: TrainableViT, params: TrainParams) -> list[Optimizer]:
@@ -49,7 +42,9 @@ def learning_rate(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-def compute_joint_loss(model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams) -> Tensor:
+def compute_joint_loss(
+    model: TrainableViT, batch: Mixed, sizes_px: Sequence[int], params: TrainParams
+) -> Tensor:
     """All images at all sizes; the smaller sizes also learn from the largest, without its gradient.
 
     (Distillation from high to low: CF-ViT, Chen et al. 2023; ResFormer, Tian et al. 2023.)
@@ -66,14 +61,14 @@ def compute_joint_loss(model: Model, batch: Mixed, sizes_px: Sequence[int], para
 
 
 def compute_shared_loss(
-    model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams, patches: int | None
+    model: TrainableViT, batch: Mixed, sizes_px: Sequence[int], params: TrainParams
 ) -> Tensor:
-    """Every size gets a part of the images, and of each no more than so many patches."""
+    """Every size gets a part of the images."""
     parts = zip(*(value.chunk(len(sizes_px)) for value in batch), strict=True)
     losses = []
     for size_px, values in zip(sorted(sizes_px), parts, strict=False):  # A tiny batch has fewer parts.
         part = Mixed(*values)
-        logits = model(resize(part.images, size_px), patches)
+        logits = model(resize(part.images, size_px))
         losses.append(_cross_entropy(logits, part, params.label_smoothing) * len(part.labels))
     return torch.stack(losses).sum() / len(batch.labels)
 

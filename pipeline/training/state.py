@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pipeline.architecture import Architecture
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.params.train import TrainParams
@@ -37,16 +39,18 @@ class Run:
         """Move the averaged weights towards the current ones (exponential moving average)."""
         # Soon after the start little is worth keeping.
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for old, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                old.lerp_(new, 1 - decay)
+        move = get_ema_multi_avg_fn(decay)
+        move(list(self.averaged.parameters()), list(self.model.parameters()), self.step)
 
 
-def start_run(sizes_px: list[int], params: TrainParams, device: torch.device) -> Run:
+def start_run(
+    architecture: Architecture, sizes_px: list[int], params: TrainParams, device: torch.device
+) -> Run:
     """Random weights from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        model = TrainableViT(sizes_px, params.drop_path, fused_attention=device.type == "cuda").to(device)
+        fused = device.type == "cuda"
+        model = TrainableViT(architecture, sizes_px, params.drop_path, fused_attention=fused).to(device)
     return Run(model, copy.deepcopy(model).eval(), build_optimizers(model, params))
 
 
