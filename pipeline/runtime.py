@@ -36,6 +36,7 @@ def prepare_process(runtime: Runtime) -> None:
     """What a process needs before it runs engines: the allocator's and torch's settings."""
     keep_freed_memory()
     torch.set_num_threads(runtime.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, convolutions included.
 
 
 def synchronize(device: torch.device) -> None:

@@ -88,7 +88,8 @@ def stage_command(section: str) -> Callable[[Callable[..., None]], click.Command
         def command(params: Path, overrides: tuple[str, ...], debug: bool, **options: Any) -> None:
             with readable_errors(debug):
                 values = ParamsFile(params, overrides, section)
-                name = function.__module__.rpartition(".")[2]
+                # Not the module's name, which is __main__ where DVC starts the stage.
+                name = Path(function.__code__.co_filename).stem
                 with _only_one(name, options.get("role")):
                     function(values, **options)
 

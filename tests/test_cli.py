@@ -2,6 +2,9 @@
 
 import fcntl
 import importlib
+import os
+import subprocess
+import sys
 
 import click
 import pytest
@@ -10,6 +13,7 @@ from click.testing import CliRunner
 from stages import progress
 from stages.cli import STAGES, main
 from stages.common import LOCKS
+from tests.imports import ROOT
 
 
 def invoke(*words):
@@ -84,8 +88,15 @@ def test_a_stage_that_runs_already_is_not_run_twice(project):
         held.write("12345")
         held.flush()
         found = invoke("delta")
-    assert found.exit_code == 1
+        as_dvc_does = subprocess.run(
+            [sys.executable, "-m", "stages.delta"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    assert found.exit_code == as_dvc_does.returncode == 1
     assert "running already (process 12345)" in found.stderr
+    assert "running already (process 12345)" in as_dvc_does.stderr
 
 
 def test_progress_without_a_terminal_is_plain_lines_at_intervals(capsys, monkeypatch):

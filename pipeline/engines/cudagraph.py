@@ -38,6 +38,8 @@ class _Captured:
 
     def __init__(self, model: Model, spec: Spec, size: int) -> None:
         shape = (size, 3, spec.canvas_px, spec.canvas_px)
+        # The graph reads the weights where they lay when it was captured: they must live as long as it does.
+        self.model = model
         self.canvases = torch.zeros(shape, dtype=torch.uint8, device=spec.runtime.device)
         self.graph = torch.cuda.CUDAGraph()
 
