@@ -10,7 +10,7 @@ export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),adaptive-vit@loca
 export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
 
-.PHONY: help setup run test check bench format lock clean
+.PHONY: help setup run test check bench sweep format lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,15 @@ check: setup  ## formatting, lint, strict types, walls between modules
 
 bench: setup  ## the usual way, every engine and extraction side by side: benchmarks/results/
 	$(BIN)/python -m benchmarks --readme README.md
+
+# What is varied, as dvc exp run takes it; a second -S multiplies, `-S replay.images=400` shortens each run.
+SWEEP ?= -S fit.threshold.value=0.05,0.1,0.2,0.3
+
+sweep: setup  ## queue thresholds or proxies (SWEEP="-S fit.proxy=margin,learned"), run and compare them
+	$(BIN)/dvc exp run --queue --quiet $(SWEEP)
+	$(BIN)/dvc exp run --run-all
+	$(BIN)/dvc exp show --no-pager --drop '.*' $(foreach name,escalation_rate agreement accuracy latency_ms.mean,\
+		--keep 'metrics/replay.json:single_stream.adaptive.$(name)') --keep 'fit.threshold.value' --keep 'fit.proxy'
 
 format: setup  ## rewrite files in the project's format
 	$(BIN)/ruff format .

@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+
+from pipeline.learned import Learned
 
 Kind = Literal["isotonic", "linear"]
 Floats = NDArray[np.float64]
+
+_FOLDS = 5
+_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+_MOST_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,35 @@ def rank_correlation(first: Floats, second: Floats) -> float:
 def learn_direction(proxy: Floats, oracle: Floats) -> int:
     """+1 where a larger proxy goes with a larger oracle, -1 where with a smaller; +1 where neither."""
     return -1 if rank_correlation(proxy, oracle) < 0 else 1
+
+
+def learn_proxy(features: Floats, oracle: Floats) -> Learned:
+    """The linear model of features (N, F) that predicts the oracle (N,) best, on standardised features.
+
+    Logistic where the oracle is yes or no, least squares else, both with a ridge whose strength is chosen by
+    cross-validation. A constant oracle teaches nothing: all weights are zero.
+    """
+    binary = set(np.unique(oracle)) <= {0.0, 1.0}
+    if np.ptp(oracle) == 0 or (binary and min(oracle.sum(), (1 - oracle).sum()) < _FOLDS):
+        return Learned((0.0,) * features.shape[1], 0.0)
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    spread[spread == 0] = 1.0
+    standardised = (features - mean) / spread
+    if binary:
+        model = LogisticRegressionCV(
+            Cs=_STRENGTHS,
+            cv=_FOLDS,
+            scoring="neg_log_loss",
+            max_iter=_MOST_ITERATIONS,
+            l1_ratios=(0.0,),
+            use_legacy_attributes=False,
+        ).fit(standardised, oracle)
+        slopes, offset = model.coef_[0], model.intercept_[0]
+    else:
+        ridge = RidgeCV(alphas=[1 / strength for strength in _STRENGTHS]).fit(standardised, oracle)
+        slopes, offset = ridge.coef_, ridge.intercept_
+    weights = slopes / spread
+    return Learned(_floats(weights), float(offset - mean @ weights))
 
 
 def calibrate(kind: Kind, scores: Floats, oracle: Floats) -> Calibration:

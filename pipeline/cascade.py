@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.engines.build import build_engine
 from pipeline.params.model import Role
-from pipeline.policy import Policy, decide
+from pipeline.policy import Policy, decide, proxy_of
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
 
@@ -103,7 +103,9 @@ class Bench:
     deadline_ms: float | None = None
 
     def spec(self, role: Role) -> Spec:
-        return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, self.policy.proxy)
+        return Spec(
+            self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, proxy_of(self.policy)
+        )
 
     def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
         """The engines of the roles named, each compiled for its batch."""

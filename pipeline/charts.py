@@ -108,6 +108,53 @@ def chart_deferral(curves: pl.DataFrame, operating_point: tuple[float, float]) -
     )
 
 
+def chart_frontier(frontier: pl.DataFrame, quality: str, policies: Mapping[str, tuple[float, float]]) -> Spec:
+    """`frontier`: columns latency_ms, `quality` with _proxy, _random and _oracle, pareto, knee.
+
+    `policies`: measured (milliseconds, quality) by name, drawn as points.
+    """
+    names = ["proxy", "random", "oracle"]
+    long = frontier.unpivot(
+        [f"{quality}_{name}" for name in names], index="latency_ms", variable_name="order", value_name="share"
+    ).with_columns(pl.col("order").str.strip_prefix(f"{quality}_"))
+    x = alt.X("latency_ms:Q", title="mean ms per image", scale=alt.Scale(zero=False))
+    y = alt.Y("share:Q", title=quality, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
+    dashes = alt.StrokeDash(
+        "order:N", scale=alt.Scale(domain=names, range=[[1, 0], [2, 3], [8, 4]]), title=None
+    )
+    lines = (
+        alt.Chart(_values(long))
+        .mark_line(aria=False, strokeWidth=2.5)
+        .encode(
+            x=x,
+            y=y,
+            color=_colour("order:N", names, [POLICY_COLOURS["adaptive"], REFERENCE, REFERENCE]),
+            strokeDash=dashes,
+        )
+    )
+    own = frontier.rename({f"{quality}_proxy": "share"}).select("latency_ms", "share", "pareto", "knee")
+    dots = (
+        alt.Chart(_values(own.filter(pl.col("pareto") == 1)))
+        .mark_circle(color=POLICY_COLOURS["adaptive"], size=34, opacity=1)
+        .encode(x=x, y=y)
+    )
+    layers: list[alt.Chart] = [lines, dots]
+    for label, (latency_ms, share) in {**policies, **_knee(own)}.items():
+        at = alt.Chart(alt.InlineData(values=[{"latency_ms": latency_ms, "share": share}]))
+        colour = POLICY_COLOURS.get(label, POLICY_COLOURS["adaptive"])
+        shape = "diamond" if label == "knee" else "square"
+        layers.append(
+            at.mark_point(filled=True, size=110, color=colour, shape=shape, opacity=1).encode(x=x, y=y)
+        )
+        layers.append(at.mark_text(text=label.replace("_", " "), dy=14, fontSize=12).encode(x=x, y=y))
+    return _finish(alt.layer(*layers), f"{quality} against mean milliseconds per image, for every threshold.")
+
+
+def _knee(points: pl.DataFrame) -> dict[str, tuple[float, float]]:
+    at = points.filter(pl.col("knee") == 1)
+    return {"knee": (at["latency_ms"][0], at["share"][0])} if at.height else {}
+
+
 def chart_latency(percentiles: pl.DataFrame) -> Spec:
     """`percentiles`: percentile (0 to 100) and one column of milliseconds for every policy."""
     policies = [name for name in percentiles.columns if name != "percentile"]

@@ -36,6 +36,12 @@ def agreement_curve(scores: Floats, agree: Bools, rates: Floats) -> Floats:
     return np.asarray((counts + agreeing[-1] - agreeing[counts]) / len(agree))
 
 
+def accuracy_curve(scores: Floats, low: Bools, high: Bools, rates: Floats) -> Floats:
+    """Accuracy (R,) when the share `rates` (R,) with the largest scores takes high's answer."""
+    gained = np.cumsum(np.concatenate([[0], (high.astype(int) - low)[escalated_first(scores)]]))
+    return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
+
+
 def gain_over_random(
     scores: Floats, oracle: Floats, confidence: float, resamples: int, seed: int
 ) -> Interval | None:

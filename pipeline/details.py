@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from pipeline.measured import Document, Metrics
-from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
+from pipeline.oracles import ORACLES
+from pipeline.wording import DASH, Grid, milliseconds, number, percent, times, words
 
 _NO_GAIN = {"value": float("-inf")}
 
@@ -62,7 +63,7 @@ def _extract_grid(metrics: Metrics) -> Grid:
     return Grid(header, tuple(rows))
 
 
-def _proxies_grid(by_proxy: Document) -> Grid:
+def _proxies_grid(by_proxy: Document, cost_us: Document) -> Grid:
     """Best gain first; what is shown of agreement and accuracy is that at one escalation in ten."""
     header = (
         "proxy",
@@ -72,9 +73,12 @@ def _proxies_grid(by_proxy: Document) -> Grid:
         "AUROC",
         "agreement",
         "accuracy",
+        "µs",
     )
     order = sorted(by_proxy, key=lambda name: -(by_proxy[name].get("gain_over_random") or _NO_GAIN)["value"])
-    return Grid(header, tuple((name, *_proxy_cells(by_proxy[name])) for name in order))
+    return Grid(
+        header, tuple((name, *_proxy_cells(by_proxy[name]), number(cost_us.get(name), 0)) for name in order)
+    )
 
 
 def _proxy_cells(item: Document) -> tuple[str, ...]:
@@ -95,8 +99,13 @@ def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     """(title, table) of what was counted and measured besides the replay; absent files are left out."""
     if metrics.delta:
         yield "Low against high", _delta_grid(metrics.delta)
-    for oracle, by_proxy in (metrics.proxies or {}).items():
-        yield f"Which signal predicts {oracle}, at 10 % escalated", _proxies_grid(by_proxy)
+    compared = metrics.proxies or {}
+    for oracle in (name for name in ORACLES if name in compared):
+        grid = _proxies_grid(compared[oracle], compared.get("cost_us", {}))
+        yield f"Which signal predicts {oracle}, at 10 % escalated", grid
+    if "overlap" in compared:
+        rows = tuple((words(name), percent(share)) for name, share in compared["overlap"].items())
+        yield "Where the oracles meet (far: the tenth of largest delta)", Grid(("event", "images"), rows)
     if metrics.prepare:
         counts = {**metrics.prepare.get("images", {}), "classes": metrics.prepare.get("classes")}
         yield "Images", Grid(("count", "number"), tuple((key, number(counts[key], 0)) for key in counts))

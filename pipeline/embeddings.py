@@ -1,6 +1,6 @@
 """Reading a set of embedding shards, verified: one role, one fingerprint, every id once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.proxies import get_proxy
+from pipeline.proxies import Proxy
 from pipeline.tables import iter_batches, read_fingerprint, vectors
 
 # The fingerprint's keys that describe how, not on what, the model ran.
@@ -51,12 +51,13 @@ def iter_embeddings(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch
         yield from iter_batches(path, columns)
 
 
-def measure_proxies(folder: Path, names: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Image ids and proxy values (N,) by name, from the stored trace and logits of the low pass."""
-    proxies = {name: get_proxy(name) for name in names}
+def measure_proxies(
+    folder: Path, proxies: Mapping[str, Proxy]
+) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    """Image ids and what each function returns, (N,) or (N, F), of the low pass's stored trace and logits."""
     states = int(read_set_fingerprint(folder, "low")["trace_states"])
     ids: list[str] = []
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in proxies}
     for batch in iter_embeddings(folder, ["image_id", "trace", "logits"]):
         trace, logits = vectors(batch["trace"]).reshape(len(batch), states, -1), vectors(batch["logits"])
         for name, proxy in proxies.items():
@@ -65,7 +66,7 @@ def measure_proxies(folder: Path, names: Sequence[str]) -> tuple[list[str], dict
     return ids, {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def measure_proxy(folder: Path, name: str) -> tuple[list[str], NDArray[np.float64]]:
+def measure_proxy(folder: Path, proxy: Proxy) -> tuple[list[str], NDArray[np.float64]]:
     """Image ids and the values (N,) of one proxy, in file order."""
-    ids, values = measure_proxies(folder, [name])
-    return ids, values[name]
+    ids, values = measure_proxies(folder, {"proxy": proxy})
+    return ids, values["proxy"]

@@ -7,6 +7,7 @@ import polars as pl
 
 from pipeline import charts
 from pipeline.errors import PipelineError
+from pipeline.findings import policies_of, scenarios_of
 from pipeline.measured import Document, Metrics
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import OracleName
@@ -80,6 +81,22 @@ def _draw_latency(percentiles: pl.DataFrame) -> Figure:
     )
 
 
+def _draw_frontier(scenario: Document, frontier: pl.DataFrame) -> Figure:
+    quality = "accuracy" if "accuracy_proxy" in frontier.columns else "agreement"
+    points = {
+        name: (item["latency_ms"]["mean"], item[quality])
+        for name, item in policies_of(scenario).items()
+        if quality in item
+    }
+    return Figure(
+        "frontier",
+        "What a millisecond buys",
+        f"{quality.capitalize()} by mean cost, for every threshold, priced from this replay with its "
+        "overhead. Dots: thresholds that nothing beats. Random and oracle escalate other images instead.",
+        charts.chart_frontier(frontier, quality, points),
+    )
+
+
 def draw_figures(
     policy: Document, metrics: Metrics, deltas: pl.DataFrame, plots: Mapping[str, pl.DataFrame]
 ) -> list[Figure]:
@@ -91,4 +108,6 @@ def draw_figures(
     ]
     if "latency" in plots and "single_stream" in metrics.replay:
         figures.append(_draw_latency(plots["latency"]))
+    if "frontier" in plots and metrics.replay:
+        figures.insert(0, _draw_frontier(next(iter(scenarios_of(metrics).values())), plots["frontier"]))
     return figures

@@ -14,16 +14,20 @@ from pipeline.calibration import (
     calibrate,
     expected_oracle,
     learn_direction,
+    learn_proxy,
     rank_correlation,
 )
 from pipeline.certify import Certificate, certify, list_candidates, set_apart
 from pipeline.embeddings import CONDITIONS
-from pipeline.judge import column, harmed_if_low, has_labels, judge, plot_tables
+from pipeline.errors import PipelineError
+from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
+from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
+from pipeline.proxies import get_proxy
 from pipeline.samples import join_proxies
-from pipeline.thresholds import Threshold, choose_threshold
+from pipeline.thresholds import Costs, Threshold, choose_threshold
 
 # Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
 _LEARNING_SHARE = 0.2
@@ -39,20 +43,29 @@ class Fitted(NamedTuple):
 
 
 def read_samples(low: Path, deltas: Path, params: FitParams) -> pl.DataFrame:
-    """The deltas with columns `proxy` and `oracle`, joined on image_id."""
-    joined = join_proxies(low, deltas, [params.proxy]).rename({params.proxy: "proxy"})
+    """The deltas with columns `oracle` and `proxy`, or `features` (N, F) where the proxy is to be learned."""
+    if params.proxy == NAME:
+        joined = join_proxies(low, deltas, {"features": layer_features})
+    else:
+        joined = join_proxies(low, deltas, {"proxy": get_proxy(params.proxy)})
     return joined.with_columns(oracle=pl.Series(ORACLES[params.oracle](joined)))
 
 
-def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]) -> Fitted:
-    """`samples` as from `read_samples`; `fingerprint` that of the deltas."""
+def fit(
+    samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any], costs: Costs | None = None
+) -> Fitted:
+    """`samples` as from `read_samples`; `fingerprint` that of the deltas; `costs` of rule latency_budget.
+
+    Raises PipelineError where the rule asks for what these images or costs do not tell.
+    """
+    samples, coefficients = _learn(samples, params)
     calibrating, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))
     learned, certifying = _set_apart(calibrating, params)
     proxy, oracle = column(learned, "proxy"), column(learned, "oracle")
     direction = learn_direction(proxy, oracle)
     scores = score(proxy, direction)
     calibration = calibrate(params.calibration, scores, oracle)
-    threshold, certificate = _choose(params, learned, certifying, direction, calibration)
+    threshold, certificate = _choose(params, learned, certifying, direction, calibration, costs)
     policy = Policy(
         oracle=params.oracle,
         proxy=params.proxy,
@@ -64,6 +77,7 @@ def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]
         calibration_images=len(calibrating),
         made_for=conditions(fingerprint),
         certificate=certificate,
+        coefficients=coefficients,
     )
     metrics = {
         "threshold": policy.threshold,
@@ -83,6 +97,16 @@ def fit(samples: pl.DataFrame, params: FitParams, fingerprint: Mapping[str, Any]
     return Fitted(policy, metrics, plot_tables(judged, policy, calibration), threshold.warnings)
 
 
+def _learn(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, tuple[float, ...]]:
+    """The samples with column `proxy`, and the coefficients that it took: none where it is not learned."""
+    if params.proxy != NAME:
+        return samples, ()
+    learned, _certifying = _set_apart(samples.filter(split="calibration"), params)
+    model = learn_proxy(learned["features"].to_numpy(), column(learned, "oracle"))
+    values = samples["features"].to_numpy() @ np.array(model.weights) + model.bias
+    return samples.with_columns(proxy=pl.Series(values)).drop("features"), model.coefficients
+
+
 def _set_apart(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The calibration images that learn, and those that certify what was learned: none but for rule risk."""
     if params.threshold.rule != "risk":
@@ -97,11 +121,18 @@ def _choose(
     certifying: pl.DataFrame,
     direction: int,
     calibration: Calibration,
+    costs: Costs | None,
 ) -> tuple[Threshold, dict[str, Any]]:
     """The threshold, and its certificate where the rule asks for one."""
     rule, scores = params.threshold, score(column(learned, "proxy"), direction)
+    if rule.rule == "accuracy_drop" and not has_labels(learned):
+        raise PipelineError(
+            "fit.threshold.rule: accuracy_drop needs labels that the model knows; these weights name no "
+            "classes of the data. Use escalation_rate or risk, or weights whose metadata lists their classes"
+        )
     if rule.rule != "risk":
-        return choose_threshold(rule, scores, direction, calibration), {}
+        losses = losses_if_low(learned)
+        return choose_threshold(rule, scores, direction, calibration, losses, costs), {}
     found = certify(
         score(column(certifying, "proxy"), direction),
         harmed_if_low(certifying),
@@ -137,6 +168,20 @@ def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
         for name, value in certificate.items()
         if isinstance(value, bool | int | float) and name != "threshold"
     }
+
+
+def read_costs(profile: Mapping[str, Any], made_for: Mapping[str, Any]) -> Costs:
+    """Mean milliseconds of one image, from metrics/profile.json.
+
+    Raises PipelineError where they were measured with another engine than the embeddings.
+    """
+    for name in ("backend", "precision"):
+        if profile.get(name) != made_for[name]:
+            raise PipelineError(
+                f"metrics/profile.json was measured with {name} {profile.get(name)}, the embeddings were "
+                f"made with {made_for[name]}; run adaptive-vit profile under the same settings"
+            )
+    return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))
 
 
 def conditions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
-from pipeline.proxies import get_proxy
+from pipeline.learned import Learned, layer_features
+from pipeline.proxies import Proxy
 from pipeline.vit import TracedViT, Weights
 
 _EPSILON = 1e-6
@@ -34,14 +35,18 @@ class FusedViT(nn.Module):
 
     position: Tensor
     first: Tensor
+    learned: Tensor | None
 
     def __init__(
-        self, weights: Weights, size_px: int, proxy: str | None, dtype: torch.dtype = torch.float32
+        self, weights: Weights, size_px: int, proxy: Proxy | None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
         shape, reference = weights.architecture, TracedViT(weights, size_px)
         state = {name: value.float() for name, value in reference.vit.state_dict().items()}
-        self.proxy = get_proxy(proxy) if proxy else None
+        self.proxy = proxy
+        # On the device beforehand: nothing may be sent there while a graph is captured.
+        learned = torch.tensor(proxy.weights, dtype=torch.float32) if isinstance(proxy, Learned) else None
+        self.register_buffer("learned", learned)
         patches, bias = _fold_pixels(state, reference.mean, reference.std)
         self.patches = nn.Parameter(patches)
         self.register_buffer("position", state["pos_embed"][:, 1:] + bias)
@@ -72,7 +77,16 @@ class FusedViT(nn.Module):
         embedding, trace = self.norm(steps[-1]), torch.stack(steps, dim=1)
         logits = _apply(self.head, embedding).float()
         result = logits, embedding, trace
-        return (*result, self.proxy(trace, logits)) if self.proxy else result
+        return (*result, self._score(trace, logits)) if self.proxy else result
+
+    def _score(self, trace: Tensor, logits: Tensor) -> Tensor:
+        assert self.proxy is not None
+        if self.learned is None:
+            score: Tensor = self.proxy(trace, logits)
+        else:
+            assert isinstance(self.proxy, Learned)
+            score = layer_features(trace, logits) @ self.learned + self.proxy.bias
+        return score
 
 
 class _Block(nn.Module):

@@ -26,6 +26,16 @@ def harmed_if_low(samples: pl.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(ORACLES["benefit" if has_labels(samples) else "disagreement"](samples) > 0)
 
 
+def losses_if_low(samples: pl.DataFrame) -> Floats:
+    """(N,) What staying low loses against high: 1 a right answer, -1 a wrong one, 0 nothing.
+
+    Without labels, 1 where the two disagree.
+    """
+    if not has_labels(samples):
+        return np.asarray(~samples["agree"].to_numpy(), dtype=np.float64)
+    return column(samples, "high_correct") - column(samples, "low_correct")
+
+
 def judge(
     samples: pl.DataFrame, policy: Policy, calibration: Calibration, params: FitParams
 ) -> dict[str, Any]:

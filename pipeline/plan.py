@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.cascade import Bench, Cascade
 from pipeline.measure import Sample, measure_scenario
 from pipeline.params.replay import ReplayParams, Scenario
-from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, score
+from pipeline.policy import score
 from pipeline.replay import block_totals
+from pipeline.thresholds import at_rate
 from pipeline.timing import Floats, speedup_bound
 
 RATES = (0.0, 0.05, 0.095, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -68,22 +69,14 @@ def replay_rates(
     scores = _scores(cascade, sample)
     points = []
     for rate in rates:
-        policy = replace(bench.policy, threshold=threshold_at(scores, rate))
-        at_rate = Cascade(cascade.engines, policy, bench.deadline_ms)
-        records, _settled = measure_scenario(scenario, at_rate, sample, params, on_progress)
+        policy = replace(bench.policy, threshold=at_rate(scores, rate))
+        cascade_at = Cascade(cascade.engines, policy, bench.deadline_ms)
+        records, _settled = measure_scenario(scenario, cascade_at, sample, params, on_progress)
         _low, high_ms, adaptive_ms, escalated, images = block_totals(records).sum(axis=0)
         reached = float(escalated / images)
         predicted = speedup_bound(costs.low_ms, costs.high_ms, reached)
         points.append(Point(rate, reached, predicted, float(high_ms / adaptive_ms)))
     return points
-
-
-def threshold_at(scores: Floats, rate: float) -> float:
-    """The threshold above which the share `rate` of `scores` (N,) lies, as nearly as they allow."""
-    count = round(rate * len(scores))
-    if count == 0:
-        return NEVER_ESCALATE
-    return float(np.sort(scores)[-count - 1]) if count < len(scores) else ALWAYS_ESCALATE
 
 
 def _scores(cascade: Cascade, sample: Sample) -> Floats:

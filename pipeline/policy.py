@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
+from pipeline.learned import NAME, Learned
+from pipeline.proxies import Proxy, get_proxy
 
 FORMAT = 1
 # Finite stand-ins for the two ends, since JSON has no infinity: no score exceeds or falls below them.
@@ -27,6 +29,7 @@ class Policy:
     threshold: in score units. calibration: knots from score to expected oracle (see `calibration`).
     made_for: weights digest, sizes, transform, precision and backend that the proxy was measured with.
     certificate: of rule `risk` (see `certify`), with the digests of the images that learned and certified.
+    coefficients: of proxy `learned`, empty for the others.
     """
 
     oracle: str
@@ -39,6 +42,12 @@ class Policy:
     calibration_images: int
     made_for: Mapping[str, Any]
     certificate: Mapping[str, Any] = field(default_factory=dict)
+    coefficients: tuple[float, ...] = ()
+
+
+def proxy_of(policy: Policy) -> Proxy:
+    """The function of trace and logits that the policy decides by."""
+    return Learned.from_coefficients(policy.coefficients) if policy.proxy == NAME else get_proxy(policy.proxy)
 
 
 def score(proxy: ArrayLike, direction: int) -> NDArray[np.float64]:
@@ -69,7 +78,7 @@ def read_policy(path: Path) -> Policy:
     if document.keys() != names:
         wrong = sorted(document.keys() ^ names)
         raise PipelineError(f"{path}: missing or unknown keys {', '.join(wrong)}; run fit again")
-    return Policy(**document)
+    return Policy(**{**document, "coefficients": tuple(document["coefficients"])})
 
 
 def check_made_for(policy: Policy, running: Mapping[str, Any]) -> None:

@@ -1,29 +1,44 @@
 """Every proxy against every oracle, on the evaluation images; directions come from the calibration images."""
 
+import time
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
 
-from pipeline.calibration import Floats, learn_direction, rank_correlation
-from pipeline.deferral import Interval, agreement_curve, area_gain, draw_weights, escalated_first
+from pipeline.calibration import Floats, learn_direction, learn_proxy, rank_correlation
+from pipeline.deferral import (
+    Interval,
+    accuracy_curve,
+    agreement_curve,
+    area_gain,
+    draw_weights,
+    escalated_first,
+)
+from pipeline.learned import NAME
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams, OracleName
 from pipeline.policy import score
+from pipeline.proxies import Proxy
 
 RATES = (0.05, 0.1, 0.2, 0.3)
 _RESAMPLES_AT_ONCE = 100
+_FAR = 0.1
+_TIMED_ROUNDS = 200
 
 
 def compare_proxies(
-    deltas: pl.DataFrame, proxies: Mapping[str, Floats], params: FitParams
+    deltas: pl.DataFrame, proxies: Mapping[str, Floats], features: Floats, params: FitParams
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By oracle and proxy, what tells how well one predicts the other.
 
-    deltas: table of deltas; proxies: values by name (N,), in its order. `difference` is that of the gain to
+    deltas: table of deltas; proxies: values by name (N,), in its order; features (N, F): what `learned` is
+    made of, anew for each oracle, on the calibration images. `difference` is that of the gain to
     `params.proxy`'s, over the same resamples. Without labels, benefit and what needs labels are left out.
     """
     learns = (deltas["split"] == "calibration").to_numpy()
@@ -32,9 +47,11 @@ def compare_proxies(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for oracle_name in _usable_oracles(deltas):
         oracle = ORACLES[oracle_name](deltas)
+        model = learn_proxy(features[learns], oracle[learns])
+        known = {**proxies, NAME: features @ np.array(model.weights) + model.bias}
         scores = {
             name: score(values, learn_direction(values[learns], oracle[learns]))[~learns]
-            for name, values in proxies.items()
+            for name, values in known.items()
         }
         gains = {name: _gains(values, oracle[~learns], weights) for name, values in scores.items()}
         reference = gains[params.proxy]
@@ -75,7 +92,7 @@ def _describe(scores: Floats, oracle: Floats, judged: pl.DataFrame) -> dict[str,
     agree = judged["agree"].to_numpy()
     rates = np.array(RATES)
     # Of a distance, the event is that it is among the tenth that is largest.
-    event = oracle > (np.quantile(oracle, 0.9) if len(np.unique(oracle)) > 2 else 0)
+    event = oracle > (np.quantile(oracle, 1 - _FAR) if len(np.unique(oracle)) > 2 else 0)
     found: dict[str, Any] = {
         "spearman": rank_correlation(scores, oracle),
         "agreement": _by_rate(agreement_curve(scores, agree, rates)),
@@ -96,12 +113,6 @@ def _by_rate(values: Floats) -> dict[str, float]:
     return {f"at_{round(100 * rate):02d}": float(value) for rate, value in zip(RATES, values, strict=True)}
 
 
-def accuracy_curve(scores: Floats, low: NDArray[np.bool_], high: NDArray[np.bool_], rates: Floats) -> Floats:
-    """Accuracy (R,) when the share `rates` (R,) with the largest scores takes high's answer."""
-    gained = np.cumsum(np.concatenate([[0], (high.astype(int) - low)[escalated_first(scores)]]))
-    return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
-
-
 def selective_risk(scores: Floats, wrong: NDArray[np.bool_]) -> dict[str, float]:
     """AURC (Geifman & El-Yaniv 2017) and AUGRC (Traub et al. 2024) of low's answers; smaller is better.
 
@@ -110,6 +121,32 @@ def selective_risk(scores: Floats, wrong: NDArray[np.bool_]) -> dict[str, float]
     kept_wrong = np.cumsum(wrong[escalated_first(scores)[::-1]])
     coverage = np.arange(1, len(wrong) + 1)
     return {"aurc": float((kept_wrong / coverage).mean()), "augrc": float((kept_wrong / len(wrong)).mean())}
+
+
+def measure_overlap(deltas: pl.DataFrame) -> dict[str, float]:
+    """How the oracles relate on the evaluation images: shares of them that meet each event, and each pair.
+
+    far: among the tenth with the largest delta. Without labels, benefit is left out.
+    """
+    judged = deltas.filter(split="evaluation")
+    delta = judged["delta"].to_numpy()
+    events = {"far": delta > np.quantile(delta, 1 - _FAR)}
+    for name in _usable_oracles(deltas)[1:]:
+        events[name] = ORACLES[name](judged) > 0
+    shares = {name: float(event.mean()) for name, event in events.items()}
+    pairs = {f"{a}_and_{b}": float((events[a] & events[b]).mean()) for a, b in combinations(events, 2)}
+    return {**shares, **pairs}
+
+
+def time_proxies(proxies: Mapping[str, Proxy], trace: Tensor, logits: Tensor) -> dict[str, float]:
+    """Median microseconds of each formula by itself on one image: trace (1, L+1, D), logits (1, C)."""
+    taken: dict[str, list[int]] = {name: [] for name in proxies}
+    for _ in range(_TIMED_ROUNDS):
+        for name, proxy in proxies.items():
+            started_ns = time.perf_counter_ns()
+            proxy(trace, logits)
+            taken[name].append(time.perf_counter_ns() - started_ns)
+    return {name: float(np.median(values)) / 1000 for name, values in taken.items()}
 
 
 def list_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.cascade import Bench, PolicyName
 from pipeline.fidelity import compare_with_eager
+from pipeline.frontier import Outcome, Prices, draw_frontier
 from pipeline.measure import Records, Sample, choose_batches, measure_memory, measure_scenario
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
@@ -24,18 +25,23 @@ _PERCENTILES = np.arange(1.0, 100.0)
 
 
 class Expected(NamedTuple):
-    """By image id: fit's decision, and the oracle that it learned from."""
+    """By image id: fit's decision, the score that it comes from, and the oracle that it learned from."""
 
     escalated: Mapping[str, bool]
+    score: Mapping[str, float]
     oracle: Mapping[str, float]
 
 
 class Replayed(NamedTuple):
-    """metrics: of metrics/replay.json; table: data/replay.parquet; latency: metrics/plots/latency.csv."""
+    """metrics: of metrics/replay.json; table: data/replay.parquet; latency, frontier: of metrics/plots.
+
+    Latency and frontier are the single stream's, or the only scenario's.
+    """
 
     metrics: dict[str, Any]
     table: pa.Table
     latency: dict[str, list[float]]
+    frontier: dict[str, list[float | None]]
 
 
 def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray[np.int64] | None:
@@ -152,11 +158,15 @@ def replay(
     """Time every scenario, and hold the engine against eager; `expected`: what fit says of the images."""
     few = sample.canvases[: bench.batch_size]
     truth = true_classes(sample.wnids, bench.weights.classes)
-    oracle = np.array([expected.oracle[image_id] for image_id in sample.image_ids])
+    oracle, scores = (
+        np.array([values[image_id] for image_id in sample.image_ids])
+        for values in (expected.oracle, expected.score)
+    )
     decided = np.array([expected.escalated[image_id] for image_id in sample.image_ids])
     metrics: dict[str, Any] = {}
     tables: list[pa.Table] = []
     latency: dict[str, list[float]] = {}
+    curves: dict[str, list[float | None]] = {}
     for scenario in params.scenarios:
         sizes = _batch_sizes(scenario, bench, few)
         memory = measure_memory(bench, sizes, few, scenario)
@@ -169,12 +179,27 @@ def replay(
         summary |= summarise_rivals(low, high, int(escalated.sum()), oracle, truth)
         summary["batch_size"] = sizes
         summary["decision_agreement"] = float((escalated == decided).mean())
+        frontier = draw_frontier(_outcome(records, truth), scores, oracle)
+        summary |= {"knee": frontier.knee} if frontier.knee else {}
         metrics[scenario] = summary
         tables.append(records_table(scenario, sample.image_ids, records))
         if scenario == "single_stream" or not latency:
-            latency = latency_percentiles(records)
+            latency, curves = latency_percentiles(records), frontier.columns
     metrics["engine"] = compare_with_eager(bench, sample.canvases[: params.compare_images])
-    return Replayed(metrics, pa.concat_tables(tables), latency)
+    return Replayed(metrics, pa.concat_tables(tables), latency, curves)
+
+
+def _outcome(records: Mapping[PolicyName, Records], truth: NDArray[np.int64] | None) -> Outcome:
+    top1 = {name: record.answers.top1 for name, record in records.items()}
+    prices = Prices(
+        {name: float(record.latency_ms.mean()) for name, record in records.items()},
+        float(records["adaptive"].answers.escalated.mean()),
+    )
+    return Outcome(
+        prices,
+        agree=top1["static_low"] == top1["static_high"],
+        correct={} if truth is None else {name: answers == truth for name, answers in top1.items()},
+    )
 
 
 def _batch_sizes(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Role, int]:

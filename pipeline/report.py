@@ -185,8 +185,8 @@ def _read_plots(folder: Path) -> dict[str, pl.DataFrame]:
     plots = {
         name: pl.read_csv(require_file(folder / f"{name}.csv", stage)) for name, stage in writers.items()
     }
-    latency = folder / "latency.csv"
-    return plots | ({"latency": pl.read_csv(latency)} if latency.is_file() else {})
+    optional = {name: folder / f"{name}.csv" for name in ("latency", "frontier")}
+    return plots | {name: pl.read_csv(path) for name, path in optional.items() if path.is_file()}
 
 
 def _content_hash(script: str) -> str:

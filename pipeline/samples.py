@@ -1,19 +1,20 @@
 """The deltas of all images beside what the low pass says of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from pipeline.embeddings import measure_proxies, read_set_fingerprint
 from pipeline.errors import PipelineError
+from pipeline.proxies import Proxy
 from pipeline.tables import read_fingerprint, read_table
 
 _COLUMNS = ["image_id", "split", "delta", "agree", "low_correct", "high_correct"]
 
 
-def join_proxies(low: Path, deltas: Path, names: Sequence[str]) -> pl.DataFrame:
-    """The deltas with a column for each proxy, joined on image_id, in the order of the deltas.
+def join_proxies(low: Path, deltas: Path, functions: Mapping[str, Proxy]) -> pl.DataFrame:
+    """The deltas with a column for each function of the low pass, on image_id, in the order of the deltas.
 
     Refuses embeddings that the deltas were not made from, so that nothing mixes two models.
     """
@@ -21,10 +22,10 @@ def join_proxies(low: Path, deltas: Path, names: Sequence[str]) -> pl.DataFrame:
         raise PipelineError(f"{deltas}: made from other low embeddings than {low}; run delta again")
     table = pl.from_arrow(read_table(deltas, _COLUMNS))
     assert isinstance(table, pl.DataFrame)
-    ids, values = measure_proxies(low, names)
+    ids, values = measure_proxies(low, functions)
     proxies = pl.DataFrame({"image_id": ids, **values})
     joined = table.join(proxies, on="image_id", how="left", validate="1:1", maintain_order="left")
-    unmatched = joined[names[0]].null_count()
+    unmatched = joined[next(iter(functions))].null_count()
     if unmatched or len(proxies) != len(table):
         raise PipelineError(
             f"{low} has {len(proxies)} images, {deltas} has {len(table)}, {unmatched} of them without a "

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.calibration import Calibration, Floats, expected_oracle
+from pipeline.errors import PipelineError
 from pipeline.params.fit import ThresholdParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
 
@@ -16,12 +17,32 @@ class Threshold(NamedTuple):
     warnings: tuple[str, ...]
 
 
+class Costs(NamedTuple):
+    """Measured milliseconds of one image at low and at high."""
+
+    low_ms: float
+    high_ms: float
+
+
 def choose_threshold(
-    rule: ThresholdParams, scores: Floats, direction: int, calibration: Calibration
+    rule: ThresholdParams,
+    scores: Floats,
+    direction: int,
+    calibration: Calibration,
+    losses: Floats,
+    costs: Costs | None,
 ) -> Threshold:
-    """Apply the rule to the calibration scores (N,); every outcome is valid, odd ones carry a warning."""
+    """Apply the rule to the calibration scores (N,); every outcome is valid, odd ones carry a warning.
+
+    losses (N,): what each image loses by staying low (`judge.losses_if_low`); costs: of rule latency_budget.
+    Raises PipelineError where the budget does not even pay for the low pass.
+    """
     if rule.rule == "escalation_rate":
-        value = _at_rate(scores, rule.value)
+        value = at_rate(scores, rule.value)
+    elif rule.rule == "accuracy_drop":
+        value = _within_drop(scores, losses, rule.value)
+    elif rule.rule == "latency_budget":
+        value = at_rate(scores, _affordable_rate(rule.value, costs))
     elif rule.rule == "max_delta":
         value = _below_oracle(scores, expected_oracle(calibration, scores), rule.value)
     else:
@@ -29,11 +50,35 @@ def choose_threshold(
     return Threshold(value, tuple(_warnings(rule, scores, value)))
 
 
-def _at_rate(scores: Floats, rate: float) -> float:
-    """Escalate the round(rate * N) largest scores; among ties at the cut, none."""
+def at_rate(scores: Floats, rate: float) -> float:
+    """The threshold that escalates the round(rate * N) largest scores; among ties at the cut, none."""
     ordered = np.sort(scores)
     escalated = round(rate * len(ordered))
     return _between(ordered, len(ordered) - escalated)
+
+
+def _within_drop(scores: Floats, losses: Floats, limit: float) -> float:
+    """The threshold that keeps most images low while they lose at most `limit` per calibration image."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    drops = np.concatenate([[0.0], np.cumsum(losses[order])]) / len(scores)
+    # No threshold lies between two equal scores.
+    possible = np.concatenate([[True], ordered[:-1] < ordered[1:], [True]])
+    return _between(ordered, int(np.flatnonzero(possible & (drops <= limit))[-1]))
+
+
+def _affordable_rate(budget_ms: float, costs: Costs | None) -> float:
+    """The share of escalated images that the budget pays for, by the passes alone."""
+    if costs is None:
+        raise PipelineError(
+            "fit.threshold.rule: latency_budget needs measured costs; run adaptive-vit profile"
+        )
+    if budget_ms < costs.low_ms:
+        raise PipelineError(
+            f"fit.threshold.value: a budget of {budget_ms} ms does not pay for the low pass alone, which "
+            f"takes {costs.low_ms:.3f} ms; set it between that and {costs.low_ms + costs.high_ms:.3f} ms"
+        )
+    return min(1.0, (budget_ms - costs.low_ms) / costs.high_ms)
 
 
 def _below_oracle(scores: Floats, expected: Floats, limit: float) -> float:

@@ -18,7 +18,9 @@ STAGES = (
     "report",
     "profile",
     "engines",
+    "recommend",
     "plan",
+    "drift",
     "results",
 )
 

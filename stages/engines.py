@@ -11,6 +11,7 @@ from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import Precision, RuntimeParams
 from pipeline.profile import time_single
+from pipeline.proxies import cls_change
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.vit import Weights, load_weights
 from stages.common import ParamsFile, stage_command
@@ -42,7 +43,7 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...]) -> None:
 
 def _measure(weights: Weights, sizes_px: dict[Role, int], runtime: Runtime, runs: int, within: float) -> str:
     specs = {
-        role: Spec(weights, sizes_px["high"], size_px, runtime, "cls_change")
+        role: Spec(weights, sizes_px["high"], size_px, runtime, cls_change)
         for role, size_px in sizes_px.items()
     }
     latency_ms = time_single(specs, runs, within)

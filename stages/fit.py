@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from pipeline.files import write_csv, write_json
-from pipeline.fit import fit, read_samples
+from pipeline.files import read_json, write_csv, write_json
+from pipeline.fit import conditions, fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import write_policy
 from pipeline.tables import read_fingerprint
@@ -16,13 +16,19 @@ from stages.common import ParamsFile, path_option, stage_command
 @stage_command("fit")
 @path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
 @path_option("deltas", "data/deltas.parquet", "Table of deltas.")
+@path_option("profile", "metrics/profile.json", "Measured costs, of adaptive-vit profile.")
 @path_option("policy", "models/policy.json", "Policy to write.")
 @path_option("metrics", "metrics/fit.json", "Metrics to write.")
 @path_option("plots", "metrics/plots", "Folder for proxy_delta.csv and deferral.csv.")
-def main(params: ParamsFile, low: Path, deltas: Path, policy: Path, metrics: Path, plots: Path) -> None:
+def main(
+    params: ParamsFile, low: Path, deltas: Path, profile: Path, policy: Path, metrics: Path, plots: Path
+) -> None:
     """Learn direction, calibration and threshold on the calibration split; judge on the evaluation split."""
     settings = params.section("fit", FitParams)
-    fitted = fit(read_samples(low, deltas, settings), settings, read_fingerprint(deltas))
+    fingerprint, costs = read_fingerprint(deltas), None
+    if settings.threshold.rule == "latency_budget":
+        costs = read_costs(read_json(profile), conditions(fingerprint))
+    fitted = fit(read_samples(low, deltas, settings), settings, fingerprint, costs)
     for name, columns in fitted.plots.items():
         write_csv(plots / f"{name}.csv", columns.to_dict(as_series=False))
     write_json(metrics, fitted.metrics)

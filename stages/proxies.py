@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
+from pipeline.embeddings import iter_embeddings, read_set_fingerprint
 from pipeline.files import write_csv, write_json
+from pipeline.learned import NAME, Learned, layer_features
 from pipeline.params.fit import FitParams
 from pipeline.proxies import PROXIES
-from pipeline.proxy_bench import compare_proxies, list_rows
+from pipeline.proxy_bench import compare_proxies, list_rows, measure_overlap, time_proxies
 from pipeline.samples import join_proxies
+from pipeline.tables import vectors
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -23,10 +27,10 @@ def main(params: ParamsFile, low: Path, deltas: Path, metrics: Path, table: Path
     """Say how well every proxy predicts every oracle, with intervals and paired differences."""
     settings = params.section("fit", FitParams)
     started_s = time.perf_counter()
-    samples = join_proxies(low, deltas, list(PROXIES))
+    samples = join_proxies(low, deltas, {**PROXIES, "features": layer_features})
     values = {name: samples[name].to_numpy() for name in PROXIES}
-    found = compare_proxies(samples, values, settings)
-    write_json(metrics, found)
+    found = compare_proxies(samples, values, samples["features"].to_numpy(), settings)
+    write_json(metrics, {**found, "overlap": measure_overlap(samples), "cost_us": _costs(low)})
     rows = list_rows(found)
     columns = dict.fromkeys(name for row in rows for name in row)  # A constant oracle has no gain.
     write_csv(table, {name: [row.get(name) for row in rows] for name in columns})
@@ -35,6 +39,16 @@ def main(params: ParamsFile, low: Path, deltas: Path, metrics: Path, table: Path
         for line in _ranked(found[oracle]):
             click.echo(f"  {line}")
     click.echo(f"proxies: {len(samples)} images, {time.perf_counter() - started_s:.1f} s")
+
+
+def _costs(low: Path) -> dict[str, float]:
+    """Of the first image's trace and logits; what weights the learned proxy has does not change its cost."""
+    batch = next(iter_embeddings(low, ["trace", "logits"]))[:1]
+    states = int(read_set_fingerprint(low, "low")["trace_states"])
+    trace, logits = (torch.tensor(vectors(batch[name])) for name in ("trace", "logits"))
+    trace = trace.reshape(1, states, -1)
+    learned = Learned((0.0,) * layer_features(trace, logits).shape[1], 0.0)
+    return time_proxies({**PROXIES, NAME: learned}, trace, logits)
 
 
 def _ranked(by_proxy: dict[str, dict[str, Any]]) -> list[str]:

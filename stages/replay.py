@@ -15,7 +15,7 @@ from pipeline.oracles import ORACLES
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import SCENARIOS, ReplayParams
 from pipeline.params.runtime import RuntimeParams
-from pipeline.policy import Policy, check_made_for, decide, read_policy
+from pipeline.policy import Policy, check_made_for, decide, proxy_of, read_policy, score
 from pipeline.replay import Expected, Replayed, replay
 from pipeline.runtime import resolve_runtime
 from pipeline.tables import read_table, write_table
@@ -32,7 +32,7 @@ from stages.progress import progress
 @path_option("machine", "data/probe/machine.json", "Description of this machine.")
 @path_option("table", "data/replay.parquet", "Table of latencies (ms) and answers to write.")
 @path_option("metrics", "metrics", "Folder for replay.json and environment.json.")
-@path_option("plots", "metrics/plots", "Folder for latency.csv.")
+@path_option("plots", "metrics/plots", "Folder for latency.csv and frontier.csv.")
 def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: Path) -> None:
     """Time the static policies and adaptive inference, interleaved, against the ideal bound."""
     settings = params.section("replay", ReplayParams)
@@ -44,6 +44,7 @@ def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: P
         result = replay(bench, sample, expected, settings, advance)
     write_table(table, result.table, {"kind": "replay", "policy_sha256": sha256_of(policy)})
     write_csv(paths["plots"] / "latency.csv", result.latency)
+    write_csv(paths["plots"] / "frontier.csv", result.frontier)
     write_json(paths["metrics"] / "environment.json", _environment(bench, params, paths["machine"]))
     write_json(paths["metrics"] / "replay.json", result.metrics)
     _print(result)
@@ -51,11 +52,12 @@ def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: P
 
 def _expected(policy: Policy, low: Path, deltas: Path) -> Expected:
     """What fit decides on the stored embeddings, and the oracle of the same images."""
-    ids, proxy = measure_proxy(low, policy.proxy)
+    ids, proxy = measure_proxy(low, proxy_of(policy))
     table = read_table(deltas, ["image_id", "delta", "agree", "low_correct", "high_correct"])
     oracle = ORACLES[policy.oracle](table)
     return Expected(
         dict(zip(ids, decide(policy, proxy).tolist(), strict=True)),
+        dict(zip(ids, score(proxy, policy.direction).tolist(), strict=True)),
         dict(zip(table["image_id"].to_pylist(), oracle.tolist(), strict=True)),
     )
 

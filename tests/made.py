@@ -14,6 +14,7 @@ from pipeline.engines.eager import EagerEngine
 from pipeline.params.model import ModelParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.policy import Policy
+from pipeline.proxies import cls_change
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import IMAGES, write_table
 from pipeline.vit import Weights, load_weights
@@ -32,7 +33,7 @@ def weights() -> Weights:
 
 def spec(size_px: int, backend: str = "eager", precision: str = "float32") -> Spec:
     runtime = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"backend": backend, "precision": precision}))
-    return Spec(weights(), 64, size_px, runtime, "cls_change")
+    return Spec(weights(), 64, size_px, runtime, cls_change)
 
 
 @cache

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.cascade import Bench
 from pipeline.params.replay import ReplayParams
-from pipeline.policy import decide
+from pipeline.policy import decide, score
 from pipeline.proxies import cls_change
 from pipeline.replay import Expected
 from tests.made import engine, policy, runtime, weights
@@ -31,4 +31,5 @@ def bench(sample):
     fitted = dict(zip(sample.image_ids, decide(made, proxy).tolist(), strict=True))
     oracle = {image_id: float(rank) for rank, image_id in enumerate(sample.image_ids)}
     sizes_px = {"low": 32, "mid": 48, "high": 64}
-    return Bench(weights(), sizes_px, runtime(), made, batch_size=3), Expected(fitted, oracle)
+    scores = dict(zip(sample.image_ids, score(proxy, made.direction).tolist(), strict=True))
+    return Bench(weights(), sizes_px, runtime(), made, batch_size=3), Expected(fitted, scores, oracle)

@@ -181,6 +181,18 @@ def write_plots(folder: Path) -> None:
             "adaptive": [2.2 + rank / 100 + (8 if rank > 90 else 0) for rank in ranks],
         }
     ).write_csv(folder / "latency.csv")
+    few = [rate / 10 for rate in range(11)]
+    pl.DataFrame(
+        {
+            "escalation_rate": few,
+            "threshold": [None, *(1 - rate for rate in few[1:-1]), None],
+            "latency_ms": [2 + 9 * rate for rate in few],
+            **{f"agreement_{order}": [0.8 + 0.2 * rate for rate in few] for order in ("random", "oracle")},
+            "agreement_proxy": [0.8 + 0.2 * rate**0.5 for rate in few],
+            "pareto": [1] * 10 + [0],
+            "knee": [0, 0, 1] + [0] * 8,
+        }
+    ).write_csv(folder / "frontier.csv")
 
 
 def tiny_jpeg(shade: int) -> bytes:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from scipy.stats import binom
 
 from pipeline.certify import certify, count_needed, list_candidates, risk_bound, set_apart
@@ -124,3 +125,70 @@ def test_the_promise_holds_against_a_known_truth_and_the_naive_rule_breaks_it(al
         broken["naive"] += true_risk(naive(scores, harmed, candidates, alpha)) > alpha
     assert broken["certified"] / SIMULATIONS <= DELTA + MARGIN
     assert broken["naive"] / SIMULATIONS > DELTA + MARGIN
+
+
+def every_image(harmed, _low):
+    return np.ones(len(harmed), dtype=bool)
+
+
+LOW_AND_HARMED = BinaryRisk(
+    lambda harmed, low: (low == 1) & (harmed == 1), every_image, higher_is_better=False
+)
+LOW = BinaryRisk(lambda _harmed, low: low == 1, every_image, higher_is_better=True)
+
+
+def second_opinion(scores, harmed, candidates, alpha):
+    """MAPIE's controller, told the same: what is predicted positive stays low, as much as may be."""
+    return BinaryClassificationController(
+        lambda scores: np.column_stack([scores, -scores]),
+        LOW_AND_HARMED,
+        alpha,
+        confidence_level=1 - DELTA,
+        best_predict_param_choice=LOW,
+        list_predict_params=-candidates,
+        fwer_method="fixed_sequence",
+    ).calibrate(scores, harmed)
+
+
+@pytest.mark.parametrize("images", [500, 2000])
+@pytest.mark.parametrize("alpha", [0.02, 0.05, 0.1])
+def test_mapie_certifies_exactly_the_same_thresholds(alpha, images):
+    """Of a yes-or-no loss its p-value, the lesser of Hoeffding's and Bentkus's, is the exact binomial tail.
+
+    Hoeffding's is never below that tail. Where n * (k / n) rounds above k, as for 7 of 100, it counts one
+    harmed image too many; no k does so at these two numbers of images.
+    """
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        candidates = list_candidates(rng.random(1000).round(3))
+        scores = np.where(rng.random(images) < 0.02, np.nan, rng.random(images).round(3))
+        harmed = rng.random(images) < scores**2
+        ours = certify(scores, harmed, candidates, alpha, 1 - DELTA)
+        theirs = second_opinion(scores, harmed, candidates, alpha)
+        assert candidates[0] < ours.threshold < candidates[-1]
+        assert (-theirs.valid_predict_params).tolist() == candidates[candidates <= ours.threshold].tolist()
+        # Of thresholds that escalate the same images, each may name another.
+        assert theirs.predict(scores).tolist() == (~escalate(scores, ours.threshold)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "harmed_share", "first"), [(113, 0, 0.0), (500, 0.5, 0.5), (2000, 1, 0.05)]
+)
+def test_mapie_certifies_nothing_either(images, harmed_share, first):
+    rng = np.random.default_rng(0)
+    scores, harmed = rng.random(images), rng.random(images) < harmed_share
+    candidates = np.linspace(first, 1, 50)
+    assert not certify(scores, harmed, candidates, 0.02, 1 - DELTA).certified
+    with pytest.warns(UserWarning, match="No predict parameters were found"):
+        theirs = second_opinion(scores, harmed, candidates, 0.02)
+    assert theirs.best_predict_param is None
+    assert theirs.valid_predict_params.tolist() == []
+
+
+def test_mapie_certifies_all_as_soon_as_so_many_images_suffice():
+    scores, harmed = np.random.default_rng(0).random(114), np.zeros(114, dtype=bool)
+    candidates = np.linspace(0, 1, 50)
+    assert certify(scores, harmed, candidates, 0.02, 1 - DELTA).threshold == 1
+    with pytest.warns(UserWarning, match="All provided predict_params control the risk"):
+        theirs = second_opinion(scores, harmed, candidates, 0.02)
+    assert (-theirs.valid_predict_params).tolist() == candidates.tolist()

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import functional
@@ -8,6 +9,7 @@ from torchvision.transforms.v2 import functional
 from pipeline.backends import why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine
+from pipeline.learned import Learned
 from pipeline.proxies import PROXIES
 from pipeline.vit import TracedViT
 from tests.made import canvases, engine, runtime, spec, weights
@@ -74,9 +76,19 @@ def test_every_proxy_is_computed_inside_the_graph(proxy):
     reason = why_not("openvino", CPU, "float32")
     if reason:
         pytest.skip(reason)
-    found = build_engine(replace(spec(32, "openvino"), proxy=proxy), 3).run(IMAGES[:3])
+    found = build_engine(replace(spec(32, "openvino"), proxy=PROXIES[proxy]), 3).run(IMAGES[:3])
     expected = PROXIES[proxy](engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_learned_proxy_is_computed_inside_the_graph():
+    reason = why_not("openvino", CPU, "float32")
+    if reason:
+        pytest.skip(reason)
+    learned = Learned(tuple(np.random.default_rng(0).normal(size=28)), 0.5)
+    found = build_engine(replace(spec(32, "openvino"), proxy=learned), 3).run(IMAGES[:3])
+    expected = learned(engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
+    torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

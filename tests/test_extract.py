@@ -62,7 +62,7 @@ def test_every_value_is_that_of_a_pass_of_its_image_alone(images, tmp_path, size
 
 def test_the_stored_trace_gives_the_proxy(images, tmp_path):
     run(images, tmp_path / "set")
-    ids, proxy = measure_proxy(tmp_path / "set", "cls_change")
+    ids, proxy = measure_proxy(tmp_path / "set", cls_change)
     assert len(ids) == 10
     canvas = decode_canvas(jpeg(1), 64)[None]
     assert proxy[1] == pytest.approx(cls_change(engine(32).run(canvas).trace, None).item(), abs=1e-4)

@@ -2,11 +2,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.certify import set_apart
 from pipeline.delta import compute_deltas, to_arrow
 from pipeline.errors import PipelineError
-from pipeline.fit import fit, read_samples
+from pipeline.fit import fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
-from pipeline.policy import decide
+from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table
 from tests.made import images_table
 from tests.sets import write_set
@@ -217,3 +218,59 @@ def test_other_rules_carry_no_certificate():
     fitted = fit(FALLING, params(), FINGERPRINT)
     assert fitted.policy.certificate == {}
     assert fitted.metrics["certificate"] is None
+
+
+def featured(count=400, seed=0):
+    """Images whose benefit follows from the first of three features, backwards."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 3))
+    benefit = rng.random(count) < 1 / (1 + np.exp(2 + 3 * features[:, 0]))
+    table = samples(np.zeros(count), benefit, *[(~benefit).tolist()] * 2, [True] * count)
+    return table.drop("proxy").with_columns(features=pl.Series(features))
+
+
+def test_a_learned_proxy_finds_the_feature_that_counts_and_is_kept_in_the_policy(tmp_path):
+    table = featured()
+    asked = params(oracle="benefit", proxy="learned")
+    policy = fit(table, asked, FINGERPRINT).policy
+    slopes = np.array(policy.coefficients[:-1])
+    assert np.abs(slopes).argmax() == 0
+    assert slopes[0] < 0
+    assert policy.direction == 1
+    write_policy(tmp_path / "p.json", policy)
+    again = proxy_of(read_policy(tmp_path / "p.json"))
+    assert again.coefficients == policy.coefficients
+    evaluated = fit(table, asked, FINGERPRINT).metrics["evaluation"]
+    assert evaluated["gain_over_random"]["ci_low"] > 0.3
+
+
+def test_the_images_that_certify_do_not_teach_the_proxy():
+    table = featured()
+    asked = params("risk", 0.2, oracle="benefit", proxy="learned")
+    fitted = fit(table, asked, FINGERPRINT)
+    learns = set_apart(table.filter(split="calibration")["image_id"].to_list(), 0.2, asked.seed)
+    certifying = table.filter(split="calibration").filter(~pl.Series(learns))["image_id"].to_list()
+    flipped = pl.when(pl.col("image_id").is_in(certifying)).then(1 - pl.col("oracle")).otherwise("oracle")
+    other = table.with_columns(oracle=flipped)
+    assert fit(other, asked, FINGERPRINT).policy.coefficients == fitted.policy.coefficients
+    assert fitted.policy.certificate["learned_images"] == 40
+
+
+def test_an_oracle_that_never_happens_teaches_nothing():
+    table = featured()
+    never = table.with_columns(oracle=pl.lit(0.0))
+    policy = fit(never, params(oracle="benefit", proxy="learned"), FINGERPRINT).policy
+    assert set(policy.coefficients) == {0.0}
+
+
+def test_a_drop_of_accuracy_needs_labels():
+    with pytest.raises(PipelineError, match="accuracy_drop needs labels"):
+        fit(FALLING, params("accuracy_drop", 0.01), FINGERPRINT)
+
+
+def test_costs_of_another_engine_are_refused():
+    profile = {role: {"latency_ms": {"mean": ms}} for role, ms in (("low", 2.0), ("high", 9.0))}
+    asked = {"backend": "openvino", "precision": "float32"}
+    assert read_costs(profile | asked, asked) == (2.0, 9.0)
+    with pytest.raises(PipelineError, match="measured with backend eager"):
+        read_costs(profile | asked | {"backend": "eager"}, asked)

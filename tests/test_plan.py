@@ -3,8 +3,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.files import write_json
-from pipeline.plan import Costs, break_even_rate, read_costs, replay_rates, threshold_at
+from pipeline.plan import Costs, break_even_rate, read_costs, replay_rates
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
+from pipeline.thresholds import at_rate
 from stages.plan import main
 from tests.replays import PARAMS, bench
 
@@ -28,9 +29,9 @@ def test_break_even_by_hand():
 @pytest.mark.parametrize(("rate", "escalated"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
 def test_a_threshold_for_every_rate(rate, escalated):
     scores = np.array([0.3, 0.1, 0.4, 0.2])
-    assert escalate(scores, threshold_at(scores, rate)).sum() == escalated
-    assert threshold_at(scores, 0.0) == NEVER_ESCALATE
-    assert threshold_at(scores, 1.0) == ALWAYS_ESCALATE
+    assert escalate(scores, at_rate(scores, rate)).sum() == escalated
+    assert at_rate(scores, 0.0) == NEVER_ESCALATE
+    assert at_rate(scores, 1.0) == ALWAYS_ESCALATE
 
 
 def test_every_rate_is_replayed(sample):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.proxies import PROXIES, get_proxy
+from pipeline.learned import Learned, layer_features
+from pipeline.proxies import PROXIES, get_proxy, step_lengths
 
 # Two images, three states of width two: steps (3, 4) and (0, 0); then (0, 1) and (1, 0).
 TRACE = np.array([[[0, 0], [3, 4], [3, 4]], [[1, 1], [1, 2], [2, 2]]], dtype=np.float32)
@@ -82,6 +83,25 @@ def test_huge_logits_do_not_overflow_and_inputs_stay_as_they_are(name):
     before = logits.copy()
     assert np.isfinite(PROXIES[name](TRACE[:1], logits)).all()
     np.testing.assert_array_equal(logits, before)
+
+
+def test_the_learned_proxy_is_one_formula_for_numpy_and_torch():
+    rng = np.random.default_rng(0)
+    trace = rng.normal(size=(50, 13, 192)).astype(np.float32)
+    logits = rng.normal(size=(50, 200)).astype(np.float32) * 5
+    learned = Learned(tuple(rng.normal(size=28)), 0.5)
+    of_torch = learned(torch.from_numpy(trace), torch.from_numpy(logits))
+    np.testing.assert_allclose(of_torch.numpy(), learned(trace, logits), rtol=2e-4, atol=2e-4)
+    assert Learned.from_coefficients(learned.coefficients) == learned
+
+
+def test_its_features_are_named_in_order():
+    features = layer_features(PATH, LOGITS[:1])[0]
+    layers = PATH.shape[1] - 1
+    np.testing.assert_allclose(features[:layers], np.log(step_lengths(PATH))[0], rtol=1e-5)
+    single = ["cls_early_to_final", "confidence", "entropy", "margin", "energy"]
+    np.testing.assert_allclose(features[-5:], [path(name) for name in single], rtol=1e-5)
+    assert len(features) == 2 * layers + 4
 
 
 def test_an_unknown_proxy_lists_the_known_ones():

@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from pipeline.deferral import accuracy_curve
 from pipeline.proxies import PROXIES
-from pipeline.proxy_bench import accuracy_curve, compare_proxies, list_rows, selective_risk
+from pipeline.proxy_bench import compare_proxies, list_rows, measure_overlap, selective_risk
 from stages.proxies import main
 from tests.imports import ROOT
 from tests.test_fit import params, real_tables
@@ -31,7 +32,8 @@ def table(count=400, labelled=True):
 
 def compare(deltas, **proxies):
     settings = params(proxy=next(iter(proxies)), bootstrap=100)
-    return compare_proxies(deltas, {name: np.asarray(values) for name, values in proxies.items()}, settings)
+    values = {name: np.asarray(column) for name, column in proxies.items()}
+    return compare_proxies(deltas, values, np.stack(list(values.values()), axis=1), settings)
 
 
 def test_a_proxy_that_is_the_oracle_backwards_is_turned_and_perfect_while_noise_is_not():
@@ -40,6 +42,7 @@ def test_a_proxy_that_is_the_oracle_backwards_is_turned_and_perfect_while_noise_
     assert set(found) == {"delta", "disagreement", "benefit"}
     for item in found.values():
         truth, noise = item["truth"], item["noise"]
+        assert item["learned"]["gain_over_random"]["value"] > 0.98
         assert truth["gain_over_random"]["value"] == pytest.approx(1)
         assert truth["auroc"] == truth["auprc"] == 1
         assert noise["gain_over_random"]["ci_low"] < 0.2
@@ -79,6 +82,15 @@ def test_selective_risk_by_hand():
     assert found["augrc"] == pytest.approx((0 + 0 + 1 / 4 + 1 / 4) / 4)
 
 
+def test_the_oracles_meet_where_both_say_so():
+    found = measure_overlap(table())
+    hard = table().filter(split="evaluation")["delta"].to_numpy()
+    assert found["disagreement"] == found["benefit"] == found["disagreement_and_benefit"]
+    assert found["disagreement"] == pytest.approx((hard > 0.7).mean())
+    assert found["far_and_benefit"] == found["far"] == pytest.approx(0.1)
+    assert "benefit" not in measure_overlap(table(labelled=False))
+
+
 def test_rows_carry_the_nested_names():
     rows = list_rows({"delta": {"a": {"spearman": 1.0, "gain": {"value": 2.0}}}})
     assert rows == [{"oracle": "delta", "proxy": "a", "spearman": 1.0, "gain_value": 2.0}]
@@ -92,6 +104,8 @@ def test_the_command_ranks_every_proxy(tmp_path, monkeypatch):
     assert found.exit_code == 0, found.output
     assert "delta: gain (0 random, 1 oracle)" in found.output
     document = json.loads((tmp_path / "metrics/proxies.json").read_text())
-    assert set(document["delta"]) == set(PROXIES)
+    assert set(document["delta"]) == {*PROXIES, "learned"} == set(document["cost_us"])
+    assert min(document["cost_us"].values()) > 0
+    assert set(document["overlap"]) >= {"far", "disagreement", "far_and_disagreement"}
     with (tmp_path / "metrics/plots/proxies.csv").open() as stream:
-        assert {row["proxy"] for row in csv.DictReader(stream)} == set(PROXIES)
+        assert {row["proxy"] for row in csv.DictReader(stream)} == {*PROXIES, "learned"}

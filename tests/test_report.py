@@ -136,7 +136,7 @@ def test_names_that_are_scripts_stay_text(html, page):
     assert f"tabby {SCRIPT}" in page.text
     assert f"val/{SCRIPT}.JPEG" in page.text
     assert [element for element in page.elements if element[0] == "script"][-1][1] == {"type": "module"}
-    assert len(page.scripts) == 5  # four charts and the bundle
+    assert len(page.scripts) == 6  # five charts and the bundle
 
 
 def test_images_have_alternative_texts_and_tables_have_headers(page):
@@ -223,7 +223,7 @@ def test_a_proxy_no_better_than_random_is_said_to_be(tmp_path):
 def test_offline_alone_has_no_latency_of_one_image(tmp_path):
     page = page_of(write_project(tmp_path, replay={"offline": scenario_metrics()}))
     assert "In full batches, adaptive inference is 2.50× as fast" in page.text
-    assert set(specs_of(page)) == {"spec-deferral", "spec-proxy", "spec-delta"}
+    assert set(specs_of(page)) == {"spec-frontier", "spec-deferral", "spec-proxy", "spec-delta"}
 
 
 def test_accuracy_is_shown_where_it_is_known(tmp_path):
@@ -313,12 +313,14 @@ def test_every_oracle_has_its_table_of_proxies_best_first():
         return {"gain_over_random": ends, "difference": ends, "auroc": 0.7, "agreement": {"at_10": 0.9}}
 
     by_proxy = {"margin": item(0.2), "energy": item(0.5), "entropy": {"agreement": {"at_10": 0.8}}}
-    metrics = Metrics(replay={}, fit={}, environment={}, proxies={"benefit": by_proxy})
-    ((title, grid),) = list_details(metrics)
+    compared = {"benefit": by_proxy, "cost_us": {"energy": 12.3}, "overlap": {"far_and_benefit": 0.05}}
+    metrics = Metrics(replay={}, fit={}, environment={}, proxies=compared)
+    (title, grid), (_, overlap) = list_details(metrics)
+    assert overlap.rows == (("far and benefit", "5.0 %"),)
     assert title == "Which signal predicts benefit, at 10 % escalated"
     assert [row[0] for row in grid.rows] == ["energy", "margin", "entropy"]
-    assert grid.rows[0][1:] == ("0.50", "0.40 to 0.60", "0.40 to 0.60", "0.70", "90.0 %", "–")
-    assert grid.rows[2][1:] == ("–", "– to –", "– to –", "–", "80.0 %", "–")
+    assert grid.rows[0][1:] == ("0.50", "0.40 to 0.60", "0.40 to 0.60", "0.70", "90.0 %", "–", "12")
+    assert grid.rows[2][1:] == ("–", "– to –", "– to –", "–", "80.0 %", "–", "–")
 
 
 @pytest.mark.parametrize(

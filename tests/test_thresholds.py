@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 
 from pipeline.calibration import Calibration
+from pipeline.errors import PipelineError
 from pipeline.params.fit import ThresholdParams
 from pipeline.policy import escalate
-from pipeline.thresholds import choose_threshold
+from pipeline.thresholds import Costs, choose_threshold
 
 IDENTITY = Calibration("linear", (0.0, 1.0), (0.0, 1.0))
 TEN = np.arange(10.0)
 
 
-def choose(rule, value, scores=TEN, direction=1):
+def choose(rule, value, scores=TEN, direction=1, losses=None, costs=None):
     params = ThresholdParams(rule=rule, value=value, confidence=0.9)
-    return choose_threshold(params, scores, direction, IDENTITY)
+    return choose_threshold(params, scores, direction, IDENTITY, losses, costs)
 
 
 @pytest.mark.parametrize(("rate", "escalated"), [(0.1, 1), (0.3, 3), (0.95, 10), (0.94, 9), (0.04, 0)])
@@ -65,3 +66,37 @@ def test_fixed_is_in_proxy_units_whatever_the_direction():
     assert choose("fixed", 2.5).value == 2.5
     down = choose("fixed", 2.5, -TEN, direction=-1).value
     assert escalate(-TEN, down).tolist() == [True] * 3 + [False] * 7
+
+
+@pytest.mark.parametrize(("limit", "escalated"), [(0.0, 4), (0.1, 0), (0.3, 0)])
+def test_a_drop_keeps_as_many_images_low_as_it_allows(limit, escalated):
+    # Lost at 4 and 6, won at 5: up to 5 nothing is lost in all, and at 9 one in ten is.
+    losses = np.array([0, 0, 0, 0, 1, -1, 1, 0, 0, 0])
+    found = choose("accuracy_drop", limit, losses=losses)
+    assert escalate(TEN, found.value).sum() == escalated
+
+
+def test_a_drop_is_not_exceeded_among_ties():
+    scores = np.array([0.0, 1.0, 1.0, 1.0, 2.0])
+    losses = np.array([0, 0, 1, 0, 0])
+    found = choose("accuracy_drop", 0.0, scores, losses=losses)
+    assert escalate(scores, found.value).tolist() == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("budget_ms", "escalated"), [(2.0, 0), (4.0, 2), (12.0, 10), (99.0, 10)])
+def test_a_budget_escalates_what_it_pays_for(budget_ms, escalated):
+    found = choose("latency_budget", budget_ms, costs=Costs(2.0, 10.0))
+    assert escalate(TEN, found.value).sum() == escalated
+
+
+def test_a_budget_below_the_low_pass_or_without_costs_is_an_error():
+    with pytest.raises(PipelineError, match=r"takes 2.000 ms; set it between that and 12.000 ms"):
+        choose("latency_budget", 1.9, costs=Costs(2.0, 10.0))
+    with pytest.raises(PipelineError, match="run adaptive-vit profile"):
+        choose("latency_budget", 5.0)
+
+
+@pytest.mark.parametrize(("rule", "value"), [("accuracy_drop", 1.0), ("latency_budget", 0.0)])
+def test_values_that_do_not_fit_the_new_rules_are_refused(rule, value):
+    with pytest.raises(ValueError, match=rule):
+        ThresholdParams(rule=rule, value=value, confidence=0.9)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.params.runtime import Precision
+from pipeline.proxies import Proxy
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
 
@@ -27,14 +28,14 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
 class Spec:
     """What an engine is built from: canvases of `canvas_px` come in, the model sees `size_px`.
 
-    proxy: name of the score that it computes beside, None where none is asked for.
+    proxy: the score that it computes beside, None where none is asked for.
     """
 
     weights: Weights
     canvas_px: int
     size_px: int
     runtime: Runtime
-    proxy: str | None = None
+    proxy: Proxy | None = None
 
 
 class Answer(NamedTuple):

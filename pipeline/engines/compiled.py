@@ -11,6 +11,7 @@ from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.params.runtime import Precision
+from pipeline.proxies import Proxy
 from pipeline.vit import Weights
 
 Model = Callable[[Tensor], tuple[Tensor, ...]]
@@ -52,14 +53,14 @@ def compiled_model(spec: Spec) -> Model:
 
 
 def _fuse(
-    weights: Weights, size_px: int, proxy: str | None, device: torch.device, precision: Precision
+    weights: Weights, size_px: int, proxy: Proxy | None, device: torch.device, precision: Precision
 ) -> FusedViT:
     return FusedViT(weights, size_px, proxy, _DTYPES[precision]).to(device)
 
 
 @lru_cache(maxsize=_MOST_KEPT)
 def _compile(
-    weights: Weights, size_px: int, proxy: str | None, device: torch.device, precision: Precision
+    weights: Weights, size_px: int, proxy: Proxy | None, device: torch.device, precision: Precision
 ) -> Model:
     # All engines of a process share the count, beyond which torch would run eager in silence.
     torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS

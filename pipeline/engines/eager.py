@@ -5,7 +5,6 @@ from torch import Tensor
 
 from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.images import resize
-from pipeline.proxies import get_proxy
 from pipeline.vit import TracedViT
 
 
@@ -15,7 +14,6 @@ class EagerEngine(Engine):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
         self.model = TracedViT(spec.weights, spec.size_px).to(spec.runtime.device)
-        self.proxy = get_proxy(spec.proxy) if spec.proxy else None
 
     @torch.inference_mode()
     def run(self, canvases: Tensor) -> Answer:
@@ -23,5 +21,5 @@ class EagerEngine(Engine):
         bfloat16 = self.runtime.precision == "bfloat16"
         with torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=bfloat16):
             result = self.model(images)
-        proxy = self.proxy(result.trace, result.logits) if self.proxy else None
+        proxy = self.spec.proxy(result.trace, result.logits) if self.spec.proxy else None
         return Answer(result.logits, result.embedding, result.trace, proxy)

@@ -10,7 +10,7 @@ OracleName = Literal["delta", "disagreement", "benefit"]
 
 
 class ThresholdParams(Section):
-    rule: Literal["escalation_rate", "max_delta", "risk", "fixed"]
+    rule: Literal["escalation_rate", "max_delta", "risk", "accuracy_drop", "latency_budget", "fixed"]
     value: float
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
@@ -22,6 +22,10 @@ class ThresholdParams(Section):
             raise ValueError(f"rule max_delta needs a value of 0 or more, not {self.value}")
         if self.rule == "risk" and not 0 < self.value < 1:
             raise ValueError(f"rule risk needs a value above 0 and below 1, not {self.value}")
+        if self.rule == "accuracy_drop" and not 0 <= self.value < 1:
+            raise ValueError(f"rule accuracy_drop needs a share from 0 to below 1, not {self.value}")
+        if self.rule == "latency_budget" and not 0 < self.value < float("inf"):
+            raise ValueError(f"rule latency_budget needs milliseconds above 0, not {self.value}")
         if self.value != self.value:
             raise ValueError("the value must be a number, not NaN")
         return self

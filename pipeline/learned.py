@@ -1,0 +1,54 @@
+"""The learned proxy: a weighted sum of what single proxies see, with weights from the calibration images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.proxies import (
+    TINY,
+    Array,
+    cls_early_to_final,
+    confidence,
+    energy,
+    entropy,
+    library_of,
+    margin,
+    step_lengths,
+    steps_of,
+    turns_of,
+)
+
+NAME = "learned"
+
+
+def layer_features(trace: Array, logits: Array) -> Array:
+    """(B, 2L + 4): of the CLS token's L steps the logarithms of their lengths and the cosines between them,
+    then how far it went in all but the first quarter, confidence, entropy, margin and energy.
+    """
+    library = library_of(trace)
+    whole = (cls_early_to_final, confidence, entropy, margin, energy)
+    columns = [feature(trace, logits)[:, None] for feature in whole]
+    lengths = library.log(step_lengths(trace) + TINY)
+    return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns], -1)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A proxy like the others: features (B, F) times weights (F,), plus bias."""
+
+    weights: tuple[float, ...]
+    bias: float
+
+    @classmethod
+    def from_coefficients(cls, coefficients: Sequence[float]) -> "Learned":
+        """The weights, and the bias as the last."""
+        *weights, bias = coefficients
+        return cls(tuple(weights), bias)
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        return (*self.weights, self.bias)
+
+    def __call__(self, trace: Array, logits: Array) -> Array:
+        features = layer_features(trace, logits)
+        weights = library_of(features).asarray(self.weights, dtype=features.dtype, device=features.device)
+        return features @ weights + self.bias

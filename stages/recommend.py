@@ -1,0 +1,120 @@
+"""`adaptive-vit recommend`: which threshold keeps to a limit on accuracy or on latency."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.findings import policies_of
+from pipeline.frontier import Prices
+from pipeline.params.fit import FitParams
+from pipeline.params.replay import SCENARIOS
+from pipeline.policy import Policy, proxy_of, read_policy, score
+from pipeline.recommend import Limits, Recommendation, recommend
+from pipeline.samples import join_proxies
+from stages.common import ParamsFile, path_option, stage_command
+
+
+@stage_command("fit")
+@click.option("--max-accuracy-drop", type=click.FloatRange(0), help="Percentage points below always-high.")
+@click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Mean per image.")
+@click.option("--scenario", type=click.Choice(SCENARIOS), default=SCENARIOS[0], show_default=True)
+@path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas.")
+@path_option("policy", "models/policy.json", "Policy whose proxy and direction are used.")
+@path_option("replay", "metrics/replay.json", "Measured costs.")
+def main(
+    params: ParamsFile,
+    max_accuracy_drop: float | None,
+    max_latency_ms: float | None,
+    scenario: str,
+    replay: Path,
+    **paths: Path,
+) -> None:
+    """Name a threshold, what it costs and loses, its certificate, and the command that sets it.
+
+    It is chosen on the calibration images; what is said of it comes from the evaluation images. Where the
+    weights know no classes, agreement with always-high stands for accuracy.
+    """
+    if max_accuracy_drop is None and max_latency_ms is None:
+        raise click.UsageError("name a limit: --max-accuracy-drop POINTS, --max-latency-ms MS, or both")
+    settings = params.section("fit", FitParams)
+    made = read_policy(paths["policy"])
+    measured = _scenario(replay, scenario)
+    samples = join_proxies(paths["low"], paths["deltas"], {made.proxy: proxy_of(made)})
+    scores = score(samples[made.proxy].to_numpy(), made.direction)
+    limits = Limits(None if max_accuracy_drop is None else max_accuracy_drop / 100, max_latency_ms)
+    confidence = settings.threshold.confidence
+    found = recommend(
+        samples, scores, _prices(measured), limits, confidence, settings.bootstrap, settings.seed
+    )
+    if found is None:
+        low, high = (_mean_ms(measured, f"static_{role}") for role in ("low", "high"))
+        raise PipelineError(
+            f"no threshold of {made.proxy} keeps to these limits on the calibration images; static low takes "
+            f"{low:.2f} ms, static high {high:.2f} ms; allow more, or try another fit.proxy "
+            "(adaptive-vit proxies compares them)"
+        )
+    click.echo("\n".join(_lines(found, made, measured, scenario, confidence)))
+
+
+def _scenario(replay: Path, name: str) -> dict[str, Any]:
+    document = read_json(replay)
+    if name not in document:
+        raise PipelineError(f"{replay}: scenario {name} was not replayed; it holds {', '.join(document)}")
+    found: dict[str, Any] = document[name]
+    return found
+
+
+def _prices(measured: dict[str, Any]) -> Prices:
+    means = {name: item["latency_ms"]["mean"] for name, item in policies_of(measured).items()}
+    return Prices(means, measured["adaptive"]["escalation_rate"])
+
+
+def _mean_ms(measured: dict[str, Any], policy: str) -> float:
+    return float(measured[policy]["latency_ms"]["mean"])
+
+
+def _lines(
+    found: Recommendation, policy: Policy, measured: dict[str, Any], scenario: str, confidence: float
+) -> list[str]:
+    chosen = f"{100 * found.calibration_drop:+.2f}"
+    drop = " ".join(
+        f"{100 * value:+.2f}" for value in (found.drop.value, found.drop.ci_low, found.drop.ci_high)
+    )
+    lines = f"""{policy.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
+  calibration images, which chose it: {chosen} points of {found.quality} lost against always-high
+  evaluation images: {found.quality} {found.reached:.2%}; lost, with interval: {drop}
+  cost: {found.latency_ms:.2f} ms per image, {found.speedup:.2f}× as fast as always-high (by the last replay)
+  certificate: with confidence {confidence}, at most {found.risk_bound:.4f} stay low and are harmed
+    ({found.harmful} of {found.images} evaluation images, which chose nothing)"""
+    return [
+        *lines.splitlines(),
+        *_against_mid(found, measured),
+        f"  set it: dvc exp run {_settings(found, policy)}",
+    ]
+
+
+def _against_mid(found: Recommendation, measured: dict[str, Any]) -> list[str]:
+    """A static policy in between may do better than any cascade."""
+    mid = measured.get("static_mid")
+    if not mid or found.quality not in mid:
+        return []
+    ahead = mid[found.quality] >= found.reached and mid["latency_ms"]["mean"] <= found.latency_ms
+    verdict = "AHEAD of it: cheaper and no worse" if ahead else "not ahead of it in both"
+    return [f"  static mid: {mid[found.quality]:.2%} at {_mean_ms(measured, 'static_mid'):.2f} ms, {verdict}"]
+
+
+def _settings(found: Recommendation, policy: Policy) -> str:
+    if abs(found.threshold) == np.finfo(np.float64).max:
+        rule, value = "escalation_rate", float(found.threshold < 0)
+    else:
+        rule, value = "fixed", policy.direction * found.threshold
+    return f"-S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
+
+
+if __name__ == "__main__":
+    main()
