@@ -155,6 +155,20 @@ def _knee(points: pl.DataFrame) -> dict[str, tuple[float, float]]:
     return {"knee": (at["latency_ms"][0], at["share"][0])} if at.height else {}
 
 
+def chart_signals(gains: pl.DataFrame) -> Spec:
+    """`gains`: columns oracle, proxy, value, ci_low and ci_high, of the gain over random escalation."""
+    oracles = gains["oracle"].unique(maintain_order=True).to_list()
+    y = alt.Y("proxy:N", title=None, sort=alt.EncodingSortField("value", op="max", order="descending"))
+    row = alt.YOffset("oracle:N", sort=oracles)
+    colours = [POLICY_COLOURS[name] for name in ("static_high", "static_low", "adaptive")]
+    colour = _colour("oracle:N", oracles, colours[: len(oracles)])
+    base = alt.Chart(_values(gains)).encode(y=y, yOffset=row, color=colour)
+    x = alt.X("ci_low:Q", title="gain: 0 random, 1 oracle")
+    bars = base.mark_rule(aria=False, strokeWidth=2).encode(x=x, x2="ci_high:Q")
+    dots = base.mark_circle(size=55, opacity=1).encode(x="value:Q")
+    return _finish(alt.layer(bars, dots), "Gain over random escalation by proxy and oracle, with intervals.")
+
+
 def chart_latency(percentiles: pl.DataFrame) -> Spec:
     """`percentiles`: percentile (0 to 100) and one column of milliseconds for every policy."""
     policies = [name for name in percentiles.columns if name != "percentile"]

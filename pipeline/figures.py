@@ -81,6 +81,22 @@ def _draw_latency(percentiles: pl.DataFrame) -> Figure:
     )
 
 
+def _draw_signals(compared: Document) -> Figure:
+    rows = [
+        {"oracle": oracle, "proxy": proxy.replace("_", " "), **item["gain_over_random"]}
+        for oracle in ORACLES
+        for proxy, item in compared.get(oracle, {}).items()
+        if item.get("gain_over_random")
+    ]
+    return Figure(
+        "signals",
+        "Which signal tells",
+        "How much of what the oracle would gain over random escalation each proxy gains (evaluation split). "
+        "What predicts a large delta need not predict where high is right and low is wrong.",
+        charts.chart_signals(pl.DataFrame(rows)),
+    )
+
+
 def _draw_frontier(scenario: Document, frontier: pl.DataFrame) -> Figure:
     quality = "accuracy" if "accuracy_proxy" in frontier.columns else "agreement"
     points = {
@@ -108,6 +124,8 @@ def draw_figures(
     ]
     if "latency" in plots and "single_stream" in metrics.replay:
         figures.append(_draw_latency(plots["latency"]))
+    if metrics.proxies:
+        figures.append(_draw_signals(metrics.proxies))
     if "frontier" in plots and metrics.replay:
         figures.insert(0, _draw_frontier(next(iter(scenarios_of(metrics).values())), plots["frontier"]))
     return figures

@@ -31,7 +31,7 @@ def format_markdown(metrics: Metrics) -> str:
     """The same content as Markdown, ending in a newline."""
     parts = []
     for name, scenario in scenarios_of(metrics).items():
-        parts += [f"**{describe_scenario(name, scenario)}**", "", *_piped(policy_grid(scenario)), ""]
+        parts += [f"**{describe_scenario(name, scenario)}**", "", *piped(policy_grid(scenario)), ""]
         parts += [*(f"- {line}" for line in describe_speed(scenario)), ""]
     parts += [f"- **{_escaped(verdict.text)}**" for verdict in judge_fit(metrics.fit)]
     parts += [f"- {_escaped(line)}" for line in describe_engine(metrics.replay.get("engine"))]
@@ -64,7 +64,7 @@ def _aligned_line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join([cells[0].ljust(widths[0]), *numbers])
 
 
-def _piped(grid: Grid) -> list[str]:
+def piped(grid: Grid) -> list[str]:
     rule = "|---|" + "---:|" * (len(grid.header) - 1)
     head, *body = (f"| {' | '.join(map(_escaped, cells))} |" for cells in (grid.header, *grid.rows))
     return [head, rule, *body]

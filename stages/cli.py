@@ -19,6 +19,7 @@ STAGES = (
     "profile",
     "engines",
     "recommend",
+    "study",
     "plan",
     "drift",
     "results",

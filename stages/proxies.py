@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from pipeline.embeddings import iter_embeddings, read_set_fingerprint
 from pipeline.files import write_csv, write_json
@@ -45,8 +44,7 @@ def _costs(low: Path) -> dict[str, float]:
     """Of the first image's trace and logits; what weights the learned proxy has does not change its cost."""
     batch = next(iter_embeddings(low, ["trace", "logits"]))[:1]
     states = int(read_set_fingerprint(low, "low")["trace_states"])
-    trace, logits = (torch.tensor(vectors(batch[name])) for name in ("trace", "logits"))
-    trace = trace.reshape(1, states, -1)
+    trace, logits = vectors(batch["trace"]).reshape(1, states, -1), vectors(batch["logits"])
     learned = Learned((0.0,) * layer_features(trace, logits).shape[1], 0.0)
     return time_proxies({**PROXIES, NAME: learned}, trace, logits)
 

@@ -82,12 +82,10 @@ def _lines(
     found: Recommendation, policy: Policy, measured: dict[str, Any], scenario: str, confidence: float
 ) -> list[str]:
     chosen = f"{100 * found.calibration_drop:+.2f}"
-    drop = " ".join(
-        f"{100 * value:+.2f}" for value in (found.drop.value, found.drop.ci_low, found.drop.ci_high)
-    )
+    drop, low, high = (f"{100 * value:+.2f}" for value in found.drop)
     lines = f"""{policy.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
   calibration images, which chose it: {chosen} points of {found.quality} lost against always-high
-  evaluation images: {found.quality} {found.reached:.2%}; lost, with interval: {drop}
+  evaluation images: {found.quality} {found.reached:.2%}; {drop} [{low}, {high}] points lost
   cost: {found.latency_ms:.2f} ms per image, {found.speedup:.2f}× as fast as always-high (by the last replay)
   certificate: with confidence {confidence}, at most {found.risk_bound:.4f} stay low and are harmed
     ({found.harmful} of {found.images} evaluation images, which chose nothing)"""

@@ -1,7 +1,16 @@
 import polars as pl
 import pytest
 
-from pipeline.charts import chart_deferral, chart_delta, chart_latency, chart_proxy, is_number, policy_colours
+from pipeline.charts import (
+    chart_deferral,
+    chart_delta,
+    chart_frontier,
+    chart_latency,
+    chart_proxy,
+    chart_signals,
+    is_number,
+    policy_colours,
+)
 
 POINTS = pl.DataFrame({"proxy": [3.0, 1.0, 2.0], "oracle": [0.3, 0.1, 0.2], "expected": [0.3, 0.1, 0.2]})
 
@@ -97,6 +106,35 @@ def test_deferral_has_three_curves_and_the_operating_point():
     assert {row["curve"] for row in rows_of(spec)} == {"proxy", "random", "oracle"}
     assert rows_of(spec, 1) == [{"escalation_rate": 0.25, "agreement": 0.9}]
     assert texts_of(spec) == ["25.0% escalated, 90.0% agree"]
+
+
+def test_signals_show_every_proxy_under_every_oracle_with_its_interval():
+    gains = pl.DataFrame(
+        {
+            "oracle": ["delta", "benefit", "delta"],
+            "proxy": ["margin", "margin", "energy"],
+            "value": [0.4, 0.5, 0.2],
+            "ci_low": [0.3, 0.4, 0.1],
+            "ci_high": [0.5, 0.6, 0.3],
+        }
+    )
+    spec = chart_signals(gains)
+    assert rows_of(spec) == gains.to_dicts()
+    assert spec["layer"][0]["encoding"]["x2"]["field"] == "ci_high"
+
+
+def test_the_frontier_names_the_policies_and_the_knee():
+    frontier = pl.DataFrame(
+        {
+            "latency_ms": [2.0, 5.0, 11.0],
+            **{f"accuracy_{order}": [0.4, 0.5, 0.5] for order in ("proxy", "random", "oracle")},
+            "pareto": [1, 1, 0],
+            "knee": [0, 1, 0],
+        }
+    )
+    spec = chart_frontier(frontier, "accuracy", {"static_mid": (4.0, 0.45)})
+    assert texts_of(spec) == ["static mid", "knee"]
+    assert [row["latency_ms"] for row in rows_of(spec, 1)] == [2.0, 5.0]
 
 
 def test_latency_shows_whatever_policies_there_are_and_ends_beyond_p99():

@@ -1,5 +1,6 @@
 """Real DVC pipelines on the sample, in a temporary clone whose folder has a space in its name."""
 
+import csv
 import json
 import os
 import re
@@ -100,6 +101,23 @@ def test_the_replay_repeats_the_decisions_of_fit(clone):
         assert replayed[scenario]["decision_agreement"] == 1.0
         assert replayed[scenario]["adaptive"]["escalation_rate"] == fitted["escalation_rate"]
         assert replayed[scenario]["adaptive"]["agreement"] == fitted["agreement"]
+
+
+def test_a_replay_prices_every_threshold_and_answers_questions(clone):
+    folder, _ = clone
+    with (folder / "metrics/plots/frontier.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(rows[at]["escalation_rate"]) for at in (0, -1)] == [0, 1]
+    assert float(rows[-1]["agreement_proxy"]) == 1
+    asked = call(folder, sys.executable, "-m", "stages.recommend", "--max-accuracy-drop", "20")
+    assert "certificate: with confidence 0.9, at most" in asked
+    assert "set it: dvc exp run -S fit.threshold.rule=" in asked
+    page = call(folder, sys.executable, "-m", "stages.study")
+    for title in ("Which signal", "What a certificate costs", "What a limit", "Against the static policy"):
+        assert f"### {title}" in page
+    same = call(folder, sys.executable, "-m", "stages.drift", "--new", "data/embeddings/low")
+    assert "no shift found" in same
+    (folder / "metrics/drift.json").unlink()
 
 
 def test_only_small_files_go_into_git(clone):

@@ -1,0 +1,205 @@
+"""What was found on one data set: signals, certificates, and the static policy in between, as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from pipeline.fit import Fitted
+from pipeline.frontier import Prices
+from pipeline.judge import has_labels
+from pipeline.oracles import ORACLES
+from pipeline.params.fit import FitParams, OracleName, ThresholdParams
+from pipeline.policy import score
+from pipeline.recommend import Limits, Recommendation, recommend
+from pipeline.results import piped
+from pipeline.timing import Floats
+from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
+
+ALPHAS = (0.01, 0.02, 0.05)
+DROPS = (0.0, 0.005, 0.01)
+# Those that are followed through; the rest stand in the first tables.
+FOLLOWED = ("cls_change", "cls_early_to_final", "confidence", "margin", "learned")
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A proxy as fitted: its values (N,) in the order of the table of deltas, and their direction."""
+
+    name: str
+    values: Floats
+    direction: int
+
+    @property
+    def scores(self) -> Floats:
+        return score(self.values, self.direction)
+
+
+def study_oracle(samples: pl.DataFrame) -> OracleName:
+    """What the signals that are followed through predict: benefit, or disagreement without labels."""
+    return "benefit" if has_labels(samples) else "disagreement"
+
+
+def risk_params(params: FitParams, proxy: str, oracle: OracleName, alpha: float) -> FitParams:
+    """The same section with rule `risk` at `alpha`."""
+    threshold = ThresholdParams(rule="risk", value=alpha, confidence=params.threshold.confidence)
+    return params.model_copy(update={"proxy": proxy, "oracle": oracle, "threshold": threshold})
+
+
+def describe_signals(compared: Mapping[str, Document], leads: Mapping[str, Document]) -> list[str]:
+    """A table for each oracle, and what it says; `leads`: with differences to the best single proxy."""
+    parts: list[str] = []
+    for oracle in (name for name in ORACLES if name in compared):
+        by_proxy = compared[oracle]
+        order = _best_first(by_proxy)
+        parts += ["", f"**{oracle}**", "", *piped(_signal_grid(by_proxy, order)), ""]
+        parts.append(_say_lead(order, leads[oracle]))
+    return parts
+
+
+def best_single(by_proxy: Document) -> str:
+    """The proxy, other than the learned one, that gains most over random escalation."""
+    return next(name for name in _best_first(by_proxy) if name != "learned")
+
+
+def _best_first(by_proxy: Document) -> list[str]:
+    known = [name for name, item in by_proxy.items() if item["gain_over_random"]]
+    return sorted(known, key=lambda name: -by_proxy[name]["gain_over_random"]["value"])
+
+
+def _signal_grid(by_proxy: Document, order: Sequence[str]) -> Grid:
+    rates = ("at_10", "at_20", "at_30")
+    quality = "accuracy" if "accuracy" in by_proxy[order[0]] else "agreement"
+    header = (
+        "proxy",
+        "gain over random",
+        "AUROC",
+        *(f"{quality} {rate.replace('_', ' ')} %" for rate in rates),
+    )
+    rows = (
+        (
+            name,
+            _interval(by_proxy[name]["gain_over_random"]),
+            number(by_proxy[name].get("auroc")),
+            *(percent(by_proxy[name][quality][rate]) for rate in rates),
+        )
+        for name in order
+    )
+    return Grid(header, tuple(rows))
+
+
+def _interval(found: Mapping[str, float], signed: bool = False) -> str:
+    value, low, high = (f"{found[key]:{'+' if signed else ''}.3f}" for key in ("value", "ci_low", "ci_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _say_lead(order: Sequence[str], against: Document) -> str:
+    """`against`: the same oracle, with differences to the best single proxy."""
+    single = next(name for name in order if name != "learned")
+    lead, change = (against[name]["difference"] for name in ("learned", "cls_change"))
+    side = "NOT outside"
+    if lead["ci_low"] > 0:
+        side = "outside"
+    elif lead["value"] <= 0:
+        side = "behind, and not outside"
+    shown = _interval(lead, signed=True)
+    text = f"Best single: {single}. `learned` less {single}: {shown}, {side} the interval."
+    if single != "cls_change":
+        text += f" `cls_change` less {single}: {_interval(change, signed=True)}."
+    return text
+
+
+def describe_certificates(fits: Mapping[tuple[str, float], Fitted], prices: Prices) -> list[str]:
+    """By proxy and alpha: what the promise costs."""
+    header = (
+        "proxy",
+        "alpha",
+        "harmed / certifying",
+        "escalated",
+        "speed-up",
+        "risk on evaluation",
+        "accuracy",
+    )
+    rows = []
+    for (proxy, alpha), fitted in fits.items():
+        certificate, judged = fitted.metrics["certificate"], fitted.metrics["evaluation"]
+        rate = judged["escalation_rate"]
+        risk = judged["certified_risk"]
+        rows.append(
+            (
+                proxy,
+                number(alpha),
+                f"{certificate['harmful']} / {certificate['images']}"
+                if certificate["certified"]
+                else "not certified",
+                percent(rate),
+                times(_speedup(prices, rate)),
+                f"{risk['value']:.4f} [{risk['ci_low']:.4f}, {risk['ci_high']:.4f}]",
+                percent(judged.get("accuracy")),
+            )
+        )
+    return ["", *piped(Grid(header, tuple(rows)))]
+
+
+def _speedup(prices: Prices, rate: float) -> float:
+    return prices.latency_ms["static_high"] / float(prices.at(pl.Series([rate]).to_numpy())[0])
+
+
+def describe_limits(
+    samples: pl.DataFrame, signals: Sequence[Signal], prices: Prices, params: FitParams
+) -> list[str]:
+    """The cheapest threshold within each drop, chosen on the calibration images, judged on the others."""
+    header = ("proxy", "points allowed", "points lost on evaluation", "escalated", "ms per image", "speed-up")
+    rows = []
+    for signal in signals:
+        for drop in DROPS:
+            found = _ask(samples, signal, prices, params, Limits(drop=drop))
+            lost = DASH if found is None else _points(found)
+            cells = (
+                (DASH, DASH, DASH)
+                if found is None
+                else (percent(found.escalation_rate), milliseconds(found.latency_ms), times(found.speedup))
+            )
+            rows.append((signal.name, f"{100 * drop:.1f}", lost, *cells))
+    return ["", *piped(Grid(header, tuple(rows)))]
+
+
+def describe_mid(
+    samples: pl.DataFrame, signals: Sequence[Signal], prices: Prices, mid: Document, params: FitParams
+) -> list[str]:
+    """What each signal reaches for what static mid costs."""
+    cost_ms = mid["latency_ms"]["mean"]
+    header = ("policy", "ms per image", "escalated", "reached", "lost against high, points")
+    rows = []
+    ahead = []
+    for signal in signals:
+        found = _ask(samples, signal, prices, params, Limits(latency_ms=cost_ms))
+        if found is None:
+            continue
+        shown = (milliseconds(found.latency_ms), percent(found.escalation_rate), percent(found.reached))
+        rows.append((signal.name, *shown, _points(found)))
+        if found.reached > mid[found.quality]:
+            ahead.append(signal.name)
+    quality = "accuracy" if has_labels(samples) else "agreement"
+    rows.append(("static mid", milliseconds(cost_ms), DASH, percent(mid[quality]), DASH))
+    verdict = (
+        f"At equal cost these are ahead of static mid in {quality}: {', '.join(ahead)}."
+        if ahead
+        else f"At equal cost static mid is ahead of every cascade of low and high in {quality}."
+    )
+    return ["", *piped(Grid(header, tuple(rows))), "", verdict]
+
+
+def _ask(
+    samples: pl.DataFrame, signal: Signal, prices: Prices, params: FitParams, limits: Limits
+) -> Recommendation | None:
+    confidence = params.threshold.confidence
+    return recommend(samples, signal.scores, prices, limits, confidence, params.bootstrap, params.seed)
+
+
+def _points(found: Recommendation) -> str:
+    value, low, high = (f"{100 * part:+.2f}" for part in found.drop)
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,79 @@
+"""The tables of the findings: what they say of made-up data whose answer is known."""
+
+import numpy as np
+import pytest
+
+from pipeline.fit import fit
+from pipeline.study import (
+    Signal,
+    best_single,
+    describe_certificates,
+    describe_limits,
+    describe_mid,
+    describe_signals,
+    risk_params,
+    study_oracle,
+)
+from tests.test_fit import FINGERPRINT, params
+from tests.test_recommend import PRICES, samples
+
+TABLE, HARD = samples()
+NOISE = np.random.default_rng(9).random(len(HARD))
+
+
+def gained(value, difference=0.0):
+    ends = {"ci_low": value - 0.02, "ci_high": value + 0.02}
+    apart = {"value": difference, "ci_low": difference - 0.02, "ci_high": difference + 0.02}
+    rates = {"at_10": 0.8, "at_20": 0.85, "at_30": 0.9}
+    return {
+        "gain_over_random": {"value": value, **ends},
+        "difference": apart,
+        "auroc": 0.7,
+        "agreement": rates,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lead", "says"), [(0.05, ", outside"), (0.01, "NOT outside"), (-0.05, "behind, and not outside")]
+)
+def test_a_lead_counts_only_outside_its_interval(lead, says):
+    by_proxy = {"margin": gained(0.4), "cls_change": gained(0.1, -0.3), "learned": gained(0.4 + lead, lead)}
+    assert best_single(by_proxy) == "margin"
+    text = "\n".join(describe_signals({"delta": by_proxy}, {"delta": by_proxy}))
+    assert f"`learned` less margin: {lead:+.3f}" in text
+    assert says in text
+    assert "`cls_change` less margin: -0.300 [-0.320, -0.280]" in text
+
+
+def test_a_better_signal_loses_less_and_costs_less():
+    signals = [Signal("hard", HARD, 1), Signal("noise", NOISE, 1)]
+    rows = [
+        line.split("|") for line in describe_limits(TABLE, signals, PRICES, params()) if line.startswith("| ")
+    ]
+    one_point = {row[1].strip(): float(row[6].strip().rstrip("×")) for row in rows if row[2].strip() == "1.0"}
+    assert one_point["hard"] > one_point["noise"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "says"), [(0.999, "static mid is ahead of every"), (0.5, "these are ahead")]
+)
+def test_static_mid_is_named_where_it_is_ahead(accuracy, says):
+    mid = {"latency_ms": {"mean": 5.0}, "accuracy": accuracy}
+    text = "\n".join(describe_mid(TABLE, [Signal("hard", HARD, 1)], PRICES, mid, params()))
+    assert says in text
+    assert f"| static mid | 5.00 | – | {100 * accuracy:.1f} % | – |" in text
+
+
+def test_a_stricter_promise_escalates_more():
+    assert study_oracle(TABLE) == "benefit"
+    benefit = TABLE["high_correct"] & ~TABLE["low_correct"]
+    table = TABLE.with_columns(proxy=HARD, oracle=benefit.cast(float), delta=HARD)
+    fits = {
+        ("hard", alpha): fit(table, risk_params(params(), "hard", "benefit", alpha), FINGERPRINT)
+        for alpha in (0.0001, 0.02, 0.1)
+    }
+    none, strict, loose = describe_certificates(fits, PRICES)[3:]
+    assert "not certified" in none
+    assert "| 100.0 % |" in none
+    rates = [float(line.split("|")[4].strip(" %")) for line in (strict, loose)]
+    assert rates[0] > rates[1]
