@@ -119,7 +119,7 @@ def test_signals_show_every_proxy_under_every_oracle_with_its_interval():
         }
     )
     spec = chart_signals(gains)
-    assert rows_of(spec) == gains.to_dicts()
+    assert spec["datasets"][spec["data"]["name"]] == gains.to_dicts()
     assert spec["layer"][0]["encoding"]["x2"]["field"] == "ci_high"
 
 
