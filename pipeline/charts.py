@@ -118,7 +118,7 @@ def chart_frontier(frontier: pl.DataFrame, quality: str, policies: Mapping[str, 
         [f"{quality}_{name}" for name in names], index="latency_ms", variable_name="order", value_name="share"
     ).with_columns(pl.col("order").str.strip_prefix(f"{quality}_"))
     x = alt.X("latency_ms:Q", title="mean ms per image", scale=alt.Scale(zero=False))
-    y = alt.Y("share:Q", title=quality, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
+    y = alt.Y("share:Q", title=quality, axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False))
     dashes = alt.StrokeDash(
         "order:N", scale=alt.Scale(domain=names, range=[[1, 0], [2, 3], [8, 4]]), title=None
     )
@@ -146,7 +146,7 @@ def chart_frontier(frontier: pl.DataFrame, quality: str, policies: Mapping[str, 
         layers.append(
             at.mark_point(filled=True, size=110, color=colour, shape=shape, opacity=1).encode(x=x, y=y)
         )
-        layers.append(at.mark_text(text=label.replace("_", " "), dy=14, fontSize=12).encode(x=x, y=y))
+        layers.append(at.mark_text(text=label.replace("_", " "), dy=-14, fontSize=12).encode(x=x, y=y))
     return _finish(alt.layer(*layers), f"{quality} against mean milliseconds per image, for every threshold.")
 
 
