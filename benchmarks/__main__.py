@@ -24,12 +24,12 @@ from benchmarks.table import format_bench
 from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
 from pipeline.engines.base import Spec
-from pipeline.files import whole_file, write_json
+from pipeline.files import write_json
 from pipeline.machine import current_commit, describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.model import Role
 from pipeline.params.runtime import Precision, RuntimeParams
-from pipeline.results import replace_results
+from pipeline.results import replace_in_file
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.vit import Weights, draw_weights
 from stages.common import path_option
@@ -153,9 +153,7 @@ def main(
     table = format_bench(measured)
     click.echo(table)
     if readme is not None:
-        document = replace_results(readme.read_text(encoding="utf-8"), table, str(readme), "bench")
-        with whole_file(readme) as temporary:
-            temporary.write_text(document, encoding="utf-8")
+        replace_in_file(readme, table, "bench")
 
 
 if __name__ == "__main__":

@@ -2,25 +2,23 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
 
 import altair as alt
 import polars as pl
 
-Spec = dict[str, Any]
-AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+from pipeline.looks import (
+    ORDERS,
+    POLICY_COLOURS,
+    AnyChart,
+    Spec,
+    colour_by,
+    finish,
+    inline,
+    lines_by_order,
+    policy_colours,
+    vertical_rule,
+)
 
-REFERENCE = "#7A7A7A"
-# After Okabe and Ito, the blue lightened: told apart with any colour vision, and close to 3:1 or better
-# against both of the page's backgrounds.
-POLICY_COLOURS = {
-    "static_low": "#009E73",
-    "static_high": "#2A83C6",
-    "adaptive": "#D55E00",
-    "static_mid": "#B8699A",
-    "random": REFERENCE,
-    "oracle": REFERENCE,
-}
 ALWAYS_OR_NEVER = 1e308  # thresholds beyond this stand for "no number", see the policy file
 MOST_POINTS = 3000
 GROUPS = 20
@@ -29,10 +27,6 @@ ORACLE_TITLES = {
     "disagreement": "share whose top-1 changes",
     "benefit": "share that only high gets right",
 }
-
-
-def policy_colours(policies: Sequence[str]) -> list[str]:
-    return [POLICY_COLOURS.get(name, "#8A7A00") for name in policies]
 
 
 def is_number(threshold: float) -> bool:
@@ -45,7 +39,7 @@ def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> S
     width = _bin_width(histogram["delta"].to_list())
     bins = histogram.with_columns(left=pl.col("delta") - width / 2, right=pl.col("delta") + width / 2)
     bars = (
-        alt.Chart(_values(bins))
+        alt.Chart(inline(bins))
         .mark_bar(color=POLICY_COLOURS["static_high"], opacity=0.85, binSpacing=1)
         .encode(
             x=alt.X("left:Q", bin="binned", title=ORACLE_TITLES["delta"]),
@@ -55,8 +49,8 @@ def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> S
         )
     )
     marks = {f"p{rank}": delta[f"p{rank}"] for rank in (50, 90) if delta and f"p{rank}" in delta}
-    layers = [bars, *(_vertical_rule(value, name) for name, value in marks.items())]
-    return _finish(alt.layer(*layers), f"Histogram of delta over {bins['images'].sum()} images.")
+    layers = [bars, *(vertical_rule(value, name) for name, value in marks.items())]
+    return finish(alt.layer(*layers), f"Histogram of delta over {bins['images'].sum()} images.")
 
 
 def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float) -> Spec:
@@ -65,36 +59,27 @@ def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float)
     shown = _group(points) if _is_binary(points["oracle"]) else _thin(points)
     x = alt.X("proxy:Q", title=proxy.replace("_", " "), scale=alt.Scale(zero=False))
     dots = (
-        alt.Chart(_values(shown.select("proxy", "oracle")))
+        alt.Chart(inline(shown.select("proxy", "oracle")))
         .mark_circle(color=POLICY_COLOURS["static_high"], aria=False, opacity=0.55, size=22)
         .encode(x=x, y=alt.Y("oracle:Q", title=ORACLE_TITLES.get(oracle, oracle)))
     )
     curve = (
-        alt.Chart(_values(_thin(points).select("proxy", "expected")))
+        alt.Chart(inline(_thin(points).select("proxy", "expected")))
         .mark_line(color=POLICY_COLOURS["adaptive"], aria=False, strokeWidth=2.5)
         .encode(x=x, y="expected:Q")
     )
     layers = [dots, curve] + ([_threshold_rule(threshold, points["proxy"])] if is_number(threshold) else [])
-    return _finish(
-        alt.layer(*layers), f"Proxy against {oracle}, {shown.height} points, with the calibration."
-    )
+    return finish(alt.layer(*layers), f"Proxy against {oracle}, {shown.height} points, with the calibration.")
 
 
 def chart_deferral(curves: pl.DataFrame, operating_point: tuple[float, float]) -> Spec:
     """`curves`: escalation_rate, proxy, random, oracle as shares; the point is (rate, agreement)."""
-    names = ["proxy", "random", "oracle"]
-    long = curves.unpivot(names, index="escalation_rate", variable_name="curve", value_name="agreement")
+    long = curves.unpivot(
+        ORDERS, index="escalation_rate", variable_name="order", value_name="agreement"
+    ).drop_nulls()
     x = alt.X("escalation_rate:Q", title="images escalated", axis=alt.Axis(format=".0%"))
     y = alt.Y("agreement:Q", title="agreement", axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
-    dashes = alt.StrokeDash(
-        "curve:N", scale=alt.Scale(domain=names, range=[[1, 0], [2, 3], [8, 4]]), title=None
-    )
-    colour = _colour("curve:N", names, [POLICY_COLOURS["adaptive"], REFERENCE, REFERENCE])
-    lines = (
-        alt.Chart(_values(long.drop_nulls()))
-        .mark_line(aria=False, strokeWidth=2.5)
-        .encode(x=x, y=y, color=colour, strokeDash=dashes)
-    )
+    lines = lines_by_order(long, x, y)
     rate, agreement = operating_point
     at = alt.Chart(alt.InlineData(values=[{"escalation_rate": rate, "agreement": agreement}]))
     point = at.mark_point(filled=True, size=130, color=POLICY_COLOURS["adaptive"], opacity=1).encode(x=x, y=y)
@@ -103,7 +88,7 @@ def chart_deferral(curves: pl.DataFrame, operating_point: tuple[float, float]) -
     label = at.mark_text(
         text=text, align="right" if right else "left", dx=-12 if right else 12, dy=12, fontSize=12
     ).encode(x=x, y=y)
-    return _finish(
+    return finish(
         alt.layer(lines, point, label), f"Agreement against escalation rate; operating point: {text}."
     )
 
@@ -113,28 +98,18 @@ def chart_frontier(frontier: pl.DataFrame, quality: str, policies: Mapping[str, 
 
     `policies`: measured (milliseconds, quality) by name, drawn as points.
     """
-    names = ["proxy", "random", "oracle"]
     long = frontier.unpivot(
-        [f"{quality}_{name}" for name in names], index="latency_ms", variable_name="order", value_name="share"
+        [f"{quality}_{name}" for name in ORDERS],
+        index="latency_ms",
+        variable_name="order",
+        value_name="share",
     ).with_columns(pl.col("order").str.strip_prefix(f"{quality}_"))
     x = alt.X("latency_ms:Q", title="mean ms per image", scale=alt.Scale(zero=False))
     y = alt.Y("share:Q", title=quality, axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False))
-    dashes = alt.StrokeDash(
-        "order:N", scale=alt.Scale(domain=names, range=[[1, 0], [2, 3], [8, 4]]), title=None
-    )
-    lines = (
-        alt.Chart(_values(long))
-        .mark_line(aria=False, strokeWidth=2.5)
-        .encode(
-            x=x,
-            y=y,
-            color=_colour("order:N", names, [POLICY_COLOURS["adaptive"], REFERENCE, REFERENCE]),
-            strokeDash=dashes,
-        )
-    )
+    lines = lines_by_order(long, x, y)
     own = frontier.rename({f"{quality}_proxy": "share"}).select("latency_ms", "share", "pareto", "knee")
     dots = (
-        alt.Chart(_values(own.filter(pl.col("pareto") == 1)))
+        alt.Chart(inline(own.filter(pl.col("pareto") == 1)))
         .mark_circle(color=POLICY_COLOURS["adaptive"], size=34, opacity=1)
         .encode(x=x, y=y)
     )
@@ -147,7 +122,7 @@ def chart_frontier(frontier: pl.DataFrame, quality: str, policies: Mapping[str, 
             at.mark_point(filled=True, size=110, color=colour, shape=shape, opacity=1).encode(x=x, y=y)
         )
         layers.append(at.mark_text(text=label.replace("_", " "), dy=-14, fontSize=12).encode(x=x, y=y))
-    return _finish(alt.layer(*layers), f"{quality} against mean milliseconds per image, for every threshold.")
+    return finish(alt.layer(*layers), f"{quality} against mean milliseconds per image, for every threshold.")
 
 
 def _knee(points: pl.DataFrame) -> dict[str, tuple[float, float]]:
@@ -161,12 +136,12 @@ def chart_signals(gains: pl.DataFrame) -> Spec:
     y = alt.Y("proxy:N", title=None, sort=alt.EncodingSortField("value", op="max", order="descending"))
     row = alt.YOffset("oracle:N", sort=oracles)
     colours = [POLICY_COLOURS[name] for name in ("static_high", "static_low", "adaptive")]
-    colour = _colour("oracle:N", oracles, colours[: len(oracles)])
-    base = alt.Chart(_values(gains)).encode(y=y, yOffset=row, color=colour)
+    colour = colour_by("oracle:N", oracles, colours[: len(oracles)])
+    base = alt.Chart(inline(gains)).encode(y=y, yOffset=row, color=colour)
     x = alt.X("ci_low:Q", title="gain: 0 random, 1 oracle")
     bars = base.mark_rule(aria=False, strokeWidth=2).encode(x=x, x2="ci_high:Q")
     dots = base.mark_circle(size=55, opacity=1).encode(x="value:Q")
-    return _finish(alt.layer(bars, dots), "Gain over random escalation by proxy and oracle, with intervals.")
+    return finish(alt.layer(bars, dots), "Gain over random escalation by proxy and oracle, with intervals.")
 
 
 def chart_latency(percentiles: pl.DataFrame) -> Spec:
@@ -179,7 +154,7 @@ def chart_latency(percentiles: pl.DataFrame) -> Spec:
     # One stray image must not squeeze the curves into a corner: the axis ends just beyond p99.
     end_ms = 1.05 * float(long.filter(pl.col("percentile") <= 99)["ms"].max() or 1)  # type: ignore[arg-type]
     lines = (
-        alt.Chart(_values(long))
+        alt.Chart(inline(long))
         .mark_line(aria=False, clip=True, strokeWidth=2.5)
         .encode(
             x=alt.X(
@@ -187,24 +162,12 @@ def chart_latency(percentiles: pl.DataFrame) -> Spec:
             ),
             y=alt.Y("percentile:Q", title="images done by then, %", scale=alt.Scale(domain=[0, 100])),
             order="percentile:Q",
-            color=_colour(
+            color=colour_by(
                 "policy:N", [name.replace("_", " ") for name in policies], policy_colours(policies)
             ),
         )
     )
-    return _finish(lines, f"Share of images done by a latency, single stream, for {', '.join(policies)}.")
-
-
-def _values(frame: pl.DataFrame) -> alt.InlineData:
-    """Rows inside the specification; a value that JSON cannot hold becomes a gap."""
-    rows = [{key: _json_value(value) for key, value in row.items()} for row in frame.iter_rows(named=True)]
-    return alt.InlineData(values=rows)
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+    return finish(lines, f"Share of images done by a latency, single stream, for {', '.join(policies)}.")
 
 
 def _bin_width(centres: Sequence[float]) -> float:
@@ -229,38 +192,4 @@ def _thin(points: pl.DataFrame) -> pl.DataFrame:
 def _threshold_rule(threshold: float, proxies: pl.Series) -> AnyChart:
     """Its label stands on the side with more room."""
     below = (proxies <= threshold).sum()
-    return _vertical_rule(threshold, "threshold", "right" if below > len(proxies) / 2 else "left")
-
-
-def _vertical_rule(value: float, name: str, align: Literal["left", "right"] = "left") -> AnyChart:
-    base = alt.Chart(alt.InlineData(values=[{"at": value}])).encode(x="at:Q")
-    rule = base.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=REFERENCE)
-    text = base.mark_text(
-        text=f"{name} {value:.3g}", align=align, baseline="top", dx=5 if align == "left" else -5, fontSize=12
-    )
-    return alt.layer(rule, text.encode(y=alt.value(2)))
-
-
-def _colour(field: str, names: Sequence[str], colours: Sequence[str]) -> alt.Color:
-    scale = alt.Scale(domain=list(names), range=list(colours))
-    return alt.Color(field, scale=scale, title=None, legend=alt.Legend(orient="top", symbolStrokeWidth=3))
-
-
-def _finish(chart: AnyChart, description: str) -> Spec:
-    """Shared looks; the page's style sheet colours texts and grids, so that dark mode reaches them."""
-    finished = chart.properties(width="container", height=280, description=description).configure(
-        background="transparent",
-        font="system-ui, sans-serif",
-        view=alt.ViewConfig(stroke=None),
-        axis=alt.AxisConfig(
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            tickCount=6,
-            domain=False,
-            ticks=False,
-        ),
-        legend=alt.LegendConfig(labelFontSize=12, symbolType="stroke"),
-    )
-    spec: Spec = finished.to_dict()
-    return spec
+    return vertical_rule(threshold, "threshold", "right" if below > len(proxies) / 2 else "left")

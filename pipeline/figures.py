@@ -8,6 +8,7 @@ import polars as pl
 from pipeline import charts
 from pipeline.errors import PipelineError
 from pipeline.findings import policies_of, scenarios_of
+from pipeline.looks import Spec
 from pipeline.measured import Document, Metrics
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import OracleName
@@ -17,7 +18,7 @@ class Figure(NamedTuple):
     key: str
     title: str
     caption: str
-    spec: charts.Spec
+    spec: Spec
 
 
 def _proxy_caption(policy: Document, threshold: float) -> str:

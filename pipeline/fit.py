@@ -18,8 +18,10 @@ from pipeline.calibration import (
     rank_correlation,
 )
 from pipeline.certify import Certificate, certify, list_candidates, set_apart
+from pipeline.costs import check_engine
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
+from pipeline.files import read_json
 from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
@@ -170,17 +172,13 @@ def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def read_costs(profile: Mapping[str, Any], made_for: Mapping[str, Any]) -> Costs:
+def read_costs(path: Path, made_for: Mapping[str, Any]) -> Costs:
     """Mean milliseconds of one image, from metrics/profile.json.
 
     Raises PipelineError where they were measured with another engine than the embeddings.
     """
-    for name in ("backend", "precision"):
-        if profile.get(name) != made_for[name]:
-            raise PipelineError(
-                f"metrics/profile.json was measured with {name} {profile.get(name)}, the embeddings were "
-                f"made with {made_for[name]}; run adaptive-vit profile under the same settings"
-            )
+    profile = read_json(path)
+    check_engine(profile, made_for["backend"], made_for["precision"], path)
     return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))
 
 

@@ -11,7 +11,6 @@ import polars as pl
 import vl_convert
 from markupsafe import Markup
 
-from pipeline import charts
 from pipeline.details import list_details
 from pipeline.figures import draw_figures
 from pipeline.files import read_json
@@ -31,6 +30,7 @@ from pipeline.findings import (
     scenarios_of,
 )
 from pipeline.gallery import Picture, load_pictures, pick_extremes
+from pipeline.looks import policy_colours
 from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
 from pipeline.wording import number, percent, times
@@ -151,9 +151,7 @@ def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
         "title": SCENARIOS[name],
         "size": f"{number(scenario.get('images'), 0)} images, {number(scenario.get('blocks'), 0)} blocks",
         "grid": policy_grid(scenario),
-        "colours": charts.policy_colours(
-            [*policies_of(scenario), *(name for name in RIVALS if name in scenario)]
-        ),
+        "colours": policy_colours([*policies_of(scenario), *(name for name in RIVALS if name in scenario)]),
         "notes": describe_speed(scenario),
         "trusted": is_within_bound(scenario) and is_stable(scenario),
         "tiles": [

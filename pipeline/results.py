@@ -1,6 +1,9 @@
 """The results as text: for a terminal, as Markdown, and between the markers of a README."""
 
+from pathlib import Path
+
 from pipeline.errors import PipelineError
+from pipeline.files import whole_file
 from pipeline.findings import (
     describe_engine,
     describe_scenario,
@@ -51,6 +54,13 @@ def replace_results(document: str, markdown: str, where: str, part: str = "resul
     before, _, rest = document.partition(begin)
     after = rest.partition(end)[2]
     return f"{before}{begin}\n\n{markdown}\n{end}{after}"
+
+
+def replace_in_file(path: Path, markdown: str, part: str = "results") -> None:
+    """`replace_results` in the document at `path`, which is whole at every moment."""
+    document = replace_results(path.read_text(encoding="utf-8"), markdown, str(path), part)
+    with whole_file(path) as temporary:
+        temporary.write_text(document, encoding="utf-8")
 
 
 def _aligned(grid: Grid) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.files import read_json, write_csv, write_json
+from pipeline.files import write_csv, write_json
 from pipeline.fit import conditions, fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import write_policy
@@ -27,7 +27,7 @@ def main(
     settings = params.section("fit", FitParams)
     fingerprint, costs = read_fingerprint(deltas), None
     if settings.threshold.rule == "latency_budget":
-        costs = read_costs(read_json(profile), conditions(fingerprint))
+        costs = read_costs(profile, conditions(fingerprint))
     fitted = fit(read_samples(low, deltas, settings), settings, fingerprint, costs)
     for name, columns in fitted.plots.items():
         write_csv(plots / f"{name}.csv", columns.to_dict(as_series=False))

@@ -1,12 +1,11 @@
 """`adaptive-vit plan`: does adaptive inference pay on this machine, and at which escalation rates?"""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pipeline.cascade import Bench
-from pipeline.errors import PipelineError
+from pipeline.costs import check_engine
 from pipeline.files import read_json
 from pipeline.measure import read_sample
 from pipeline.params.model import ModelParams, ResolutionParams
@@ -34,7 +33,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     sizes = params.section("resolutions", ResolutionParams)
     runtime = resolve_runtime(options)
     found = read_json(profile)
-    _check_same_machine(found, runtime.backend, runtime.precision, profile)
+    check_engine(found, runtime.backend, runtime.precision, profile)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
     cascade_px = {"low": sizes.low, "high": sizes.high}
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
@@ -46,16 +45,6 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
         click.echo(
             "\n".join([f"{scenario}, {runtime.backend}, {runtime.precision}:", *_lines(costs, points)])
         )
-
-
-def _check_same_machine(profile: dict[str, Any], backend: str, precision: str, path: Path) -> None:
-    """Costs of another engine say nothing about this one."""
-    for key, value in (("backend", backend), ("precision", precision)):
-        if profile.get(key) != value:
-            raise PipelineError(
-                f"{path}: measured with {key} {profile.get(key)}, this run has {value}; "
-                "run adaptive-vit profile under the same settings"
-            )
 
 
 def _lines(costs: Costs, points: list[Point]) -> list[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from pipeline.card import format_card
-from pipeline.files import read_json, whole_file
+from pipeline.files import read_json
 from pipeline.measured import read_metrics
 from pipeline.params.model import ResolutionParams
-from pipeline.results import format_markdown, format_terminal, replace_results
+from pipeline.results import format_markdown, format_terminal, replace_in_file
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -38,9 +38,7 @@ def main(params: ParamsFile, metrics: Path, readme: Path | None, card: Path | No
 
 
 def _replace(path: Path, markdown: str) -> None:
-    document = replace_results(path.read_text(encoding="utf-8"), markdown, str(path))
-    with whole_file(path) as temporary:
-        temporary.write_text(document, encoding="utf-8")
+    replace_in_file(path, markdown)
     click.echo(f"{path}: results replaced")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.files import read_json, whole_file
+from pipeline.files import read_json
 from pipeline.findings import policies_of
 from pipeline.fit import fit, read_samples
 from pipeline.frontier import Prices
@@ -15,7 +15,7 @@ from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, proxy_of
 from pipeline.proxies import PROXIES
 from pipeline.proxy_bench import compare_proxies
-from pipeline.results import replace_results
+from pipeline.results import replace_in_file
 from pipeline.samples import join_proxies
 from pipeline.study import (
     ALPHAS,
@@ -108,9 +108,7 @@ def _deliver(markdown: str, page: Path | None) -> None:
     if page is None:
         click.echo(markdown, nl=False)
         return
-    document = replace_results(page.read_text(encoding="utf-8"), markdown, str(page))
-    with whole_file(page) as temporary:
-        temporary.write_text(document, encoding="utf-8")
+    replace_in_file(page, markdown)
     click.echo(f"{page}: results replaced")
 
 

@@ -9,8 +9,8 @@ from pipeline.charts import (
     chart_proxy,
     chart_signals,
     is_number,
-    policy_colours,
 )
+from pipeline.looks import policy_colours
 
 POINTS = pl.DataFrame({"proxy": [3.0, 1.0, 2.0], "oracle": [0.3, 0.1, 0.2], "expected": [0.3, 0.1, 0.2]})
 
@@ -103,7 +103,7 @@ def test_many_points_are_thinned():
 def test_deferral_has_three_curves_and_the_operating_point():
     columns = {"escalation_rate": [0.0, 1.0], "proxy": [0.8, 1], "random": [0.8, 1], "oracle": [0.8, 1]}
     spec = chart_deferral(pl.DataFrame(columns), (0.25, 0.9))
-    assert {row["curve"] for row in rows_of(spec)} == {"proxy", "random", "oracle"}
+    assert {row["order"] for row in rows_of(spec)} == {"proxy", "random", "oracle"}
     assert rows_of(spec, 1) == [{"escalation_rate": 0.25, "agreement": 0.9}]
     assert texts_of(spec) == ["25.0% escalated, 90.0% agree"]
 

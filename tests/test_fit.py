@@ -5,6 +5,7 @@ import pytest
 from pipeline.certify import set_apart
 from pipeline.delta import compute_deltas, to_arrow
 from pipeline.errors import PipelineError
+from pipeline.files import write_json
 from pipeline.fit import fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
@@ -268,9 +269,11 @@ def test_a_drop_of_accuracy_needs_labels():
         fit(FALLING, params("accuracy_drop", 0.01), FINGERPRINT)
 
 
-def test_costs_of_another_engine_are_refused():
+def test_costs_of_another_engine_are_refused(tmp_path):
     profile = {role: {"latency_ms": {"mean": ms}} for role, ms in (("low", 2.0), ("high", 9.0))}
     asked = {"backend": "openvino", "precision": "float32"}
-    assert read_costs(profile | asked, asked) == (2.0, 9.0)
-    with pytest.raises(PipelineError, match="measured with backend eager"):
-        read_costs(profile | asked | {"backend": "eager"}, asked)
+    path = tmp_path / "profile.json"
+    write_json(path, profile | asked)
+    assert read_costs(path, asked) == (2.0, 9.0)
+    with pytest.raises(PipelineError, match="measured with backend openvino, this run has eager"):
+        read_costs(path, asked | {"backend": "eager"})
