@@ -1,16 +1,43 @@
 """Which networks there are: timm's VisionTransformer in the sizes that `model.name` names."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
+import torch
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 
 
+class LocalBlock(Block):
+    """timm's block behind a local perception unit (Guo et al. 2022, CMT).
+
+    The unit adds to every patch a depthwise 3 x 3 convolution over its neighbours; the class token has none.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads, qkv_bias=True)
+        self.local = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
+
+    def forward(self, x: Tensor, *args: Any, **settings: Any) -> Tensor:
+        tokens = map_patches(lambda patches: patches + self.local(patches), x)
+        changed: Tensor = super().forward(tokens, *args, **settings)
+        return changed
+
+
+def map_patches(change: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """(B, 1 + g * g, D) to the same; `change` gets the patches as (B, D, g, g), the class token stays."""
+    side = math.isqrt(tokens.shape[1] - 1)
+    patches = change(tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)))
+    return torch.cat([tokens[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """What makes a VisionTransformer, but for the size of its images."""
+    """What makes a VisionTransformer, but for the size of its images; the first `local` blocks are local."""
 
     name: str
     patch_px: int
@@ -18,6 +45,7 @@ class Architecture:
     depth: int
     heads: int
     classes: int
+    local: int = 0
 
     def count_tokens(self, size_px: int) -> int:
         """Patches of a square image, and the class token."""
@@ -35,7 +63,7 @@ class Architecture:
     def build(self, size_px: int, **settings: Any) -> VisionTransformer:
         """The network for one image size, with weights drawn from torch's generator; settings are timm's."""
         self.check_size(size_px)
-        return VisionTransformer(
+        vit = VisionTransformer(
             img_size=size_px,
             patch_size=self.patch_px,
             embed_dim=self.width,
@@ -44,10 +72,16 @@ class Architecture:
             num_classes=self.classes,
             **settings,
         )
+        if self.local:
+            for index in range(self.local):
+                vit.blocks[index] = LocalBlock(self.width, self.heads)
+            vit.init_weights()
+        return vit
 
 
 _NAMED = (
     Architecture("static_vit", 4, 192, 12, 3, 200),
+    Architecture("static_vit_local", 4, 192, 12, 3, 200, local=6),
     Architecture("vit_base_patch16", 16, 768, 12, 12, 1000),
 )
 ARCHITECTURES = {architecture.name: architecture for architecture in _NAMED}

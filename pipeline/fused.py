@@ -1,7 +1,8 @@
 """The same function as `TracedViT` in fewer operations, for the engines that compile it.
 
 What is exact algebra is done once, on the weights: the pixels' normalisation goes into the patch embedding,
-the affine part of each norm into the layer behind it, the attention's scale into the query. The last block
+the affine part of each norm into the layer behind it, the attention's scale into the query, what a local
+perception unit adds to into its convolution. The last block
 computes its class token only, since nothing reads the others. The proxy is part of the graph.
 """
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.architecture import Architecture
+from pipeline.architecture import Architecture, map_patches
 from pipeline.learned import Learned, layer_features
 from pipeline.proxies import Proxy
 from pipeline.vit import TracedViT, Weights
@@ -102,9 +103,12 @@ class _Block(nn.Module):
         self.out = _linear(_Affine(state["attn.proj.weight"], state["attn.proj.bias"]))
         self.widen = _linear(_fold_norm(state, "norm2", "mlp.fc1"))
         self.narrow = _linear(_Affine(state["mlp.fc2.weight"], state["mlp.fc2.bias"]))
+        self.local = _local(state) if "local.weight" in state else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
+        if self.local is not None:
+            tokens = map_patches(self.local, tokens)
         count = tokens.shape[1]
         qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, self.heads, self.width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -154,6 +158,15 @@ def _fold_norm(state: Mapping[str, Tensor], norm: str, layer: str) -> _Affine:
     weight, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
     gain, shift = state[f"{norm}.weight"], state[f"{norm}.bias"]
     return _Affine(weight * gain, bias + weight @ shift)
+
+
+def _local(state: Mapping[str, Tensor]) -> nn.Conv2d:
+    """The convolution whose middle tap also carries the patches on."""
+    weight, bias = state["local.weight"].clone(), state["local.bias"]
+    weight[:, :, 1, 1] += 1
+    layer = nn.Conv2d(len(bias), len(bias), kernel_size=3, padding=1, groups=len(bias))
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
 
 
 def _linear(affine: _Affine) -> nn.Linear:

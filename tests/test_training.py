@@ -21,9 +21,10 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
-from pipeline.training.augment import crop_and_flip, cut_and_mix, erase
+from pipeline.training.augment import crop_and_flip, erase, mix
+from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
-from pipeline.training.loop import Trainer, train
+from pipeline.training.loop import Trainer, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import score_validation, write_weights
 from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
@@ -110,7 +111,7 @@ def test_crops_keep_what_is_shown_and_mirror_half_of_it():
 
 def test_mixing_tells_how_much_of_each_image_is_seen():
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 64, 64)
-    mixed = cut_and_mix(images, torch.arange(4), 1.0, generator())
+    mixed = mix(images, torch.arange(4), 1.0, 0.0, generator())
     assert mixed.others.tolist() == [3, 0, 1, 2]
     for row in range(4):
         own = (mixed.images[row, 0] == row).float().mean()
@@ -122,7 +123,7 @@ def test_mixing_tells_how_much_of_each_image_is_seen():
 
 def test_without_chance_nothing_is_mixed_or_erased():
     images = pixels().float()
-    mixed = cut_and_mix(images, torch.arange(6), 0.0, generator())
+    mixed = mix(images, torch.arange(6), 0.0, 0.0, generator())
     assert torch.equal(mixed.images, images)
     assert mixed.share.tolist() == [1.0] * 6
     grey = torch.full((1, 3, 1, 1), 7.0)
@@ -172,7 +173,7 @@ def test_the_largest_size_is_left_out_at_first_and_learns_from_the_others(data, 
 
 def test_both_losses_start_at_the_one_of_chance():
     model = TrainableViT(STATIC, SIZES_PX, 0.0)
-    batch = cut_and_mix(pixels().float(), torch.arange(6), 0.5, generator())
+    batch = mix(pixels().float(), torch.arange(6), 0.5, 0.0, generator())
     params = train_params(distillation=0.0)
     chance = pytest.approx(math.log(200), rel=0.1)
     with torch.no_grad():
@@ -187,7 +188,7 @@ def replace_batch(batch, count):
 
 
 def test_the_teacher_gets_no_gradient_from_its_pupils():
-    batch = cut_and_mix(pixels().float(), torch.arange(6), 0.0, generator())
+    batch = mix(pixels().float(), torch.arange(6), 0.0, 0.0, generator())
 
     def gradient(distillation):
         answers = {size_px: torch.randn(6, 200, generator=generator(size_px)) for size_px in (32, 64)}
@@ -239,7 +240,7 @@ def test_a_few_steps_on_the_sample_lower_the_loss(tmp_path):
     untrained, _ = start(few, params)
     losses = []
     for model in (untrained.model, run.model):
-        batch = cut_and_mix(few.train.pixels.float(), few.train.labels, 0.0, generator())
+        batch = mix(few.train.pixels.float(), few.train.labels, 0.0, 0.0, generator())
         with torch.no_grad():
             losses.append(float(compute_shared_loss(model.eval(), batch, SIZES_PX, params)))
     assert losses[1] < losses[0] - 0.5
@@ -340,3 +341,23 @@ def test_the_shipped_weights_are_as_good_as_the_committed_figure():
         found = score_validation(opened, shipped, 64, {"low": 32}, runtime, 64, lambda _: None)
     # Measured on a GPU, whose resize rounds some pixels otherwise: a few images of 10,000 change.
     assert found["low"]["accuracy"] == pytest.approx(committed, abs=1.5e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_step_has_the_loss_and_the_gradients_of_one_run_plainly(data):
+    device = torch.device("cuda")
+    params = train_params(drop_path=0.0)
+    moved = move_to(data, device)
+    runs = [start_run(STATIC, SIZES_PX, params, device) for _ in range(2)]
+    captured = Trainer(moved, params, device)
+    for step in range(2):
+        batch = captured._draw_batch(step)
+        found = captured._descend(batch, runs[0])
+        expected = backward(
+            lambda b: compute_shared_loss(runs[1].model, b, [32, 48], params), batch, runs[1].model
+        )
+        torch.testing.assert_close(found, expected)
+        for (name, mine), other in zip(
+            runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True
+        ):
+            torch.testing.assert_close(mine.grad, other.grad, msg=name)

@@ -22,7 +22,10 @@ class TrainParams(Section):
     distillation: Annotated[float, Field(ge=0, le=100)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     crop_area: Annotated[float, Field(gt=0, le=1)]
+    three_augment: Share
+    color_jitter: Share
     cutmix: Share
+    mixup: Share
     erasing: Share
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     average: Annotated[float, Field(ge=0, lt=1)]

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 _ASPECT = 4 / 3
 _MOST_ERASED = 0.3
+_BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 class Mixed(NamedTuple):
@@ -39,16 +40,41 @@ def crop_and_flip(pixels: Tensor, least_area: float, generator: Generator) -> Te
     return F.grid_sample(pixels.float(), grid, padding_mode="reflection", align_corners=False)
 
 
-def cut_and_mix(images: Tensor, labels: Tensor, chance: float, generator: Generator) -> Mixed:
-    """CutMix (Yun et al. 2019): a rectangle of another image of the batch, its area uniform from 0 to 1.
+def three_augment(images: Tensor, chance: float, generator: Generator) -> Tensor:
+    """3-Augment (Touvron et al. 2022): with probability `chance` one of greyscale, solarised and blurred.
 
-    Each image is mixed with probability `chance`.
+    The blur is a binomial one of 5 pixels, of which every image gets a share drawn uniformly.
     """
-    draws = torch.rand(2, len(images), generator=generator, device=images.device)
-    area = torch.where(draws[0] < chance, draws[1], 0.0)
-    inside = _rectangles(area, images.shape[-1], generator)
-    mixed = torch.where(inside, images.roll(1, dims=0), images)
-    return Mixed(mixed, labels, labels.roll(1), 1 - inside.float().mean(dim=(1, 2, 3)))
+    draws = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device)
+    kind = torch.where(draws[0] < chance, (3 * draws[1]).floor(), -1.0)
+    changed = torch.where(kind == 0, _to_grey(images), images)
+    changed = torch.where((kind == 1) & (images >= 128), 255 - images, changed)
+    return torch.where(kind == 2, images + draws[2] * (_blur(images) - images), changed)
+
+
+def jitter_colors(images: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Brightness, contrast and saturation of each image times factors uniform in 1 +- `strength`."""
+    draws = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device)
+    brightness, contrast, saturation = 1 + strength * (2 * draws - 1)
+    images = images * brightness
+    images = images + (contrast - 1) * (images - images.mean(dim=(1, 2, 3), keepdim=True))
+    images = images + (saturation - 1) * (images - _to_grey(images))
+    return images.clamp(0, 255)
+
+
+def mix(images: Tensor, labels: Tensor, cutmix: float, mixup: float, generator: Generator) -> Mixed:
+    """Mix images with others of the batch, by one of two ways or not at all; the share is uniform in 0 to 1.
+
+    With probability `cutmix` a square shows the other image (CutMix, Yun et al. 2019), with probability
+    `mixup` it shines through everywhere (Mixup, Zhang et al. 2018).
+    """
+    way, share = torch.rand(2, len(images), generator=generator, device=images.device)
+    cut = torch.where(way < cutmix, share, 0.0)
+    inside = _rectangles(cut, images.shape[-1], generator).float()
+    blended = torch.where((way >= cutmix) & (way < cutmix + mixup), share, 0.0)
+    other = inside + blended[:, None, None, None]
+    mixed = images + other * (images.roll(1, dims=0) - images)
+    return Mixed(mixed, labels, labels.roll(1), 1 - other.mean(dim=(1, 2, 3)))
 
 
 def erase(images: Tensor, chance: float, fill: Tensor, generator: Generator) -> Tensor:
@@ -66,3 +92,16 @@ def _rectangles(area: Tensor, size_px: int, generator: Generator) -> Tensor:
     inside = [(at - c[:, None]).abs() < half[:, None] for c in centre]  # B, S
     mask: Tensor = inside[0][:, :, None] & inside[1][:, None, :]
     return mask[:, None]
+
+
+def _to_grey(images: Tensor) -> Tensor:
+    """(B, 1, S, S), by ITU-R 601's weights."""
+    red, green, blue = images.unbind(dim=1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
+
+
+def _blur(images: Tensor) -> Tensor:
+    taps = torch.tensor(_BINOMIAL, device=images.device)
+    for kernel in (taps.view(1, 1, 1, -1), taps.view(1, 1, -1, 1)):
+        images = F.conv2d(images, kernel.expand(3, -1, -1, -1), padding="same", groups=3)
+    return images

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.images import resize
 from pipeline.params.train import TrainParams
-from pipeline.training.augment import Mixed, crop_and_flip, cut_and_mix, erase
+from pipeline.training.augment import Mixed, crop_and_flip, erase, jitter_colors, mix, three_augment
+from pipeline.training.captured import CapturedLoss, backward
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.model import TrainableViT
 from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
@@ -42,32 +43,47 @@ class Trainer:
     data: TrainingData
     params: TrainParams
     device: torch.device
+    # By whether the largest size takes part.
+    captured: dict[bool, CapturedLoss] = field(default_factory=dict)
 
     def take_step(self, run: Run) -> Tensor:
         """One batch forward and back; returns the loss, on a GPU still under way."""
         torch.manual_seed(self._seed(run.step))  # Stochastic depth draws from it.
         batch = self._draw_batch(run.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
-            loss = self._compute_loss(batch, run)
-        loss.backward()
+        loss = self._descend(batch, run)
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), _LARGEST_GRADIENT)
         factor = learning_rate(run.progress, self.params.warmup)
         for optimizer in run.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.params.learning_rate * factor
             optimizer.step()
-            optimizer.zero_grad()
         run.step += 1
         run.images += len(batch.labels)
         run.average(self.params.average)
         return loss.detach()
 
-    def _compute_loss(self, batch: Mixed, run: Run) -> Tensor:
-        *smaller, largest = run.model.sizes_px
-        if run.progress < self.params.small_until:
-            return compute_shared_loss(run.model, batch, smaller, self.params)
+    def _descend(self, batch: Mixed, run: Run) -> Tensor:
+        """The loss; the model's gradients become its own."""
+        all_sizes = run.progress >= self.params.small_until
+
+        def compute(batch: Mixed) -> Tensor:
+            precise = self.params.precision == "float32"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=not precise):
+                return self._compute_loss(batch, run.model, all_sizes)
+
+        if self.device.type != "cuda":
+            return backward(compute, batch, run.model)
+        if all_sizes not in self.captured:
+            self.captured.clear()
+            self.captured[all_sizes] = CapturedLoss(compute, batch, run.model)
+        return self.captured[all_sizes](batch)
+
+    def _compute_loss(self, batch: Mixed, model: TrainableViT, all_sizes: bool) -> Tensor:
+        sizes_px = model.sizes_px
+        if not all_sizes:
+            return compute_shared_loss(model, batch, sizes_px[:-1], self.params)
         loss = compute_joint_loss if self.params.distillation else compute_shared_loss
-        return loss(run.model, batch, [*smaller, largest], self.params)
+        return loss(model, batch, sizes_px, self.params)
 
     def _seed(self, number: int) -> int:
         """Of a step's or an epoch's draws; runs of different seeds share none."""
@@ -80,10 +96,13 @@ class Trainer:
         order = _draw_order(len(images.labels), self._seed(step // steps))
         chosen = order[step % steps * size :][:size].to(self.device)
         generator = torch.Generator(self.device).manual_seed(self._seed(step))
-        pixels = crop_and_flip(images.pixels[chosen], self.params.crop_area, generator)
-        mixed = cut_and_mix(pixels, images.labels[chosen], self.params.cutmix, generator)
+        params = self.params
+        pixels = crop_and_flip(images.pixels[chosen], params.crop_area, generator)
         grey = pixels.mean(dim=(0, 2, 3), keepdim=True)
-        return mixed._replace(images=erase(mixed.images, self.params.erasing, grey, generator))
+        pixels = three_augment(pixels, params.three_augment, generator)
+        pixels = jitter_colors(pixels, params.color_jitter, generator)
+        mixed = mix(pixels, images.labels[chosen], params.cutmix, params.mixup, generator)
+        return mixed._replace(images=erase(mixed.images, params.erasing, grey, generator))
 
 
 @lru_cache(maxsize=1)
@@ -139,7 +158,7 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
             run.loss, under_way = _smooth(run.loss, float(under_way)), None
         if due:
             started_s = time.perf_counter()
-            run.curve.append(_row(run, evaluate(run.averaged, trainer.data.holdout, params.precision)))
+            run.curve.append(_row(run, trainer))
             run.seconds += time.perf_counter() - started_s
         if save:
             save_run(run, checkpoint)
@@ -165,14 +184,23 @@ def _progress(run: Run, params: TrainParams) -> float:
     return min(1.0, share)
 
 
-def _row(run: Run, accuracy: dict[int, float]) -> dict[str, float]:
+def _row(run: Run, trainer: Trainer) -> dict[str, float]:
+    """Of the averaged weights, on the held-out images and on as many of those that are trained on."""
+    data, precision = trainer.data, trainer.params.precision
+    every = -(-len(data.train.labels) // len(data.holdout.labels))
+    learned = Images(*(values[::every] for values in data.train))
     return {
         "step": run.step,
         "minutes": run.seconds / 60,
         "images": run.images,
         "loss": run.loss or 0.0,
-        **{f"accuracy_{size_px}px": share for size_px, share in accuracy.items()},
+        **_by_name("accuracy", evaluate(run.averaged, data.holdout, precision)),
+        **_by_name("train_accuracy", evaluate(run.averaged, learned, precision)),
     }
+
+
+def _by_name(name: str, accuracy: dict[int, float]) -> dict[str, float]:
+    return {f"{name}_{size_px}px": share for size_px, share in accuracy.items()}
 
 
 def _status(run: Run, images_per_s: float) -> Status:
