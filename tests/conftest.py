@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     # `make run` leaves the sample's values in the working tree; tests do not depend on them.
     document["data"] |= {"source": "tiny-imagenet", "calibration_images": 2000, "evaluation_images": 2000}
-    document["model"] |= {"weights": "random"}
+    document["model"] |= {"name": "static_vit", "weights": "random"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     monkeypatch.chdir(tmp_path)
     return tmp_path

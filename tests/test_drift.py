@@ -324,7 +324,7 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, real_archive):
-    """Exit status and numbers of drift by name: the shipped weights, certified on 300 validation images."""
+    """Exit status and numbers of drift by proxy and change: the shipped weights, certified on 300 images."""
     with open_archive(real_archive) as archive:
         # In the order of their names, which has nothing to do with what they show.
         chosen = archive.labelled[::15][: CALIBRATION + EVALUATION + NEW]
@@ -338,35 +338,38 @@ def real(tmp_path_factory, real_archive):
         for role in ("low", "high"):
             run("extract", role)
         run("delta")
-        run("fit", "--set=threshold.rule=risk", "--set=threshold.value=0.05", "--set=bootstrap=100")
         for name, change in (("clean", torch.clone), ("blur", blur), ("noise", add_noise), ("hue", recolour)):
             images = Path(name, "images.parquet")
             write_images(images, chosen[-NEW:], change(canvases[-NEW:]), ["evaluation"] * NEW)
             run("extract", "low", "--images", str(images), "--embeddings", name, "--metrics", name)
-            command = drift(Path(name, "low"), "--metrics", f"{name}/drift.json")
-            found[name] = (command, json.loads(Path(name, "drift.json").read_text()))
+        certified = ("--set=threshold.rule=risk", "--set=threshold.value=0.05", "--set=bootstrap=100")
+        for proxy in ("margin", "cls_change"):
+            run("fit", f"--set=proxy={proxy}", *certified)
+            for name in ("clean", "blur", "noise", "hue"):
+                command = drift(Path(name, "low"), "--metrics", f"{name}/drift.json")
+                found[proxy, name] = (command, json.loads(Path(name, "drift.json").read_text()))
     return found
 
 
-def test_other_real_images_have_not_shifted(real):
-    command, numbers = real["clean"]
+@pytest.mark.parametrize("proxy", ["margin", "cls_change"])
+def test_other_real_images_have_not_shifted(real, proxy):
+    command, numbers = real[proxy, "clean"]
     assert command.exit_code == numbers["shift"] == 0
     assert "nothing speaks against the certificate (risk at most 0.05 at confidence 0.9)" in command.output
     assert (numbers["reference_images"], numbers["new_images"]) == (CALIBRATION, NEW)
 
 
-@pytest.mark.parametrize("change", ["blur", "hue"])
-def test_blurred_and_recoloured_real_images_have_shifted(real, change):
-    command, numbers = real[change]
+@pytest.mark.parametrize("change", ["blur", "noise", "hue"])
+def test_blurred_noisy_and_recoloured_real_images_have_shifted(real, change):
+    command, numbers = real["margin", change]
     assert command.exit_code == 3
     assert "the certificate (risk at most 0.05 at confidence 0.9) does NOT apply" in command.output
-    assert numbers["ks_p_value"] < 1e-6
-    assert numbers["psi"] > 0.25
+    assert numbers["ks_p_value"] < 1e-3
 
 
-def test_moderate_noise_on_300_real_images_is_not_found(real):
-    """A blind spot: with these weights it takes low's accuracy from 48 to 20 %, the scores stay."""
-    command, numbers = real["noise"]
+def test_another_hue_is_not_seen_by_the_change_of_the_class_token(real):
+    """A blind spot: it takes low's accuracy from 60 to 39 %, these scores stay."""
+    command, numbers = real["cls_change", "hue"]
     assert command.exit_code == numbers["shift"] == 0
     assert numbers["ks_p_value"] > 0.01
     assert "though scores alone cannot prove it" in command.output

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES
 from pipeline.archive import open_archive
@@ -21,7 +22,7 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
-from pipeline.training.augment import crop_and_flip, erase, mix
+from pipeline.training.augment import crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
 from pipeline.training.loop import Trainer, move_to, train
@@ -119,6 +120,45 @@ def test_mixing_tells_how_much_of_each_image_is_seen():
         assert float(own) == pytest.approx(float(mixed.share[row]))
         assert float(other) == pytest.approx(1 - float(mixed.share[row]))
     assert float(mixed.share.min()) < 1
+
+
+def test_mixup_lets_another_image_shine_through_where_none_was_cut_in():
+    images = torch.rand(64, 3, 8, 8, generator=generator())
+    mixed = mix(images, torch.arange(64), 0.3, 0.4, generator())
+    others = images.roll(1, dims=0)
+    share = mixed.share[:, None, None, None]
+    blended = torch.isclose(mixed.images, share * images + (1 - share) * others, atol=1e-6).all(dim=(1, 2, 3))
+    cut = ((mixed.images == images) | torch.isclose(mixed.images, others)).all(dim=(1, 2, 3))
+    untouched = mixed.share == 1
+    assert (blended | cut).all()
+    assert (blended & ~untouched).sum() > 10
+    assert (cut & ~untouched).sum() > 10
+    assert untouched.sum() > 5
+
+
+def test_three_augment_takes_each_of_its_three_for_a_third_of_the_images():
+    images = pixels(300).float()
+    changed = three_augment(images, 1.0, generator())
+    grey = (changed.amax(dim=1) - changed.amin(dim=1) < 1e-3).flatten(1).all(dim=1)
+    solarised = (changed == torch.where(images >= 128, 255 - images, images)).flatten(1).all(dim=1)
+    blurred = ~grey & ~solarised
+    assert all(70 < int(kind.sum()) < 130 for kind in (grey, solarised, blurred))
+    luma = functional.rgb_to_grayscale(images)
+    torch.testing.assert_close(changed[grey], luma.expand(-1, 3, -1, -1)[grey], rtol=1e-3, atol=0.1)
+    rough = [values[blurred].diff(dim=-1).abs().mean() for values in (changed, images)]
+    assert rough[0] < 0.9 * rough[1]
+    assert torch.equal(three_augment(images, 0.0, generator()), images)
+
+
+def test_colours_are_changed_by_no_more_than_they_may():
+    flat = torch.full((100, 3, 8, 8), 100.0)
+    levels = jitter_colors(flat, 0.3, generator()).mean(dim=(1, 2, 3))
+    assert 69.9 < float(levels.min()) < 80
+    assert 120 < float(levels.max()) < 130.1
+    changed = jitter_colors(pixels(50).float(), 0.3, generator())
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 255
+    assert torch.equal(jitter_colors(flat, 0.0, generator()), flat)
 
 
 def test_without_chance_nothing_is_mixed_or_erased():
@@ -323,7 +363,7 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     assert found["run"]["steps"] == 2
     with Path("metrics/plots/training.csv").open() as stream:
         assert set(next(csv.DictReader(stream))) >= {"images", "loss", "accuracy_low", "accuracy_high"}
-    made = ModelParams(name="static_vit", weights="models/static_vit.safetensors", seed=0)
+    made = ModelParams(name="static_vit_local", weights="models/static_vit.safetensors", seed=0)
     kept = load_weights(made, 64).sha256
     again = CliRunner().invoke(main, arguments)
     assert "goes on after step 2" in again.output
@@ -333,7 +373,7 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
 @pytest.mark.skipif(not REAL.exists(), reason="the real images are not there")
 def test_the_shipped_weights_are_as_good_as_the_committed_figure():
     committed = json.loads((ROOT / "metrics/train.json").read_text())["validation"]["low"]["accuracy"]
-    shipped = load_weights(ModelParams(name="static_vit", weights=str(SHIPPED), seed=0), 64)
+    shipped = load_weights(ModelParams(name="static_vit_local", weights=str(SHIPPED), seed=0), 64)
     runtime = resolve_runtime(
         RuntimeParams(device="cpu", backend="auto", precision="float32", batch_size=64, threads=None)
     )

@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 
+from pipeline.architecture import LocalBlock
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
 from pipeline.vit import TracedViT, load_weights
@@ -47,6 +48,27 @@ def test_the_pass_is_timms_own(size_px):
     torch.testing.assert_close(found.trace[:, 1:], torch.stack(steps, 1), atol=1e-4, rtol=1e-4)
     first = model.cls_token[:, 0] + model.pos_embed[:, 0]
     torch.testing.assert_close(found.trace[:, 0], first.expand(3, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_local_block_is_timms_own_behind_a_convolution_of_the_patches():
+    torch.manual_seed(0)
+    local, plain = LocalBlock(12, 3), Block(12, 3, qkv_bias=True)
+    state = local.state_dict()
+    kernel, bias = state.pop("local.weight"), state.pop("local.bias")
+    plain.load_state_dict(state)
+    tokens = torch.randn(2, 1 + 4 * 4, 12)
+    changed = tokens.clone()
+    for row in range(4):
+        for column in range(4):
+            for down in (-1, 0, 1):
+                for right in (-1, 0, 1):
+                    y, x = row + down, column + right
+                    if 0 <= y < 4 and 0 <= x < 4:
+                        tap = kernel[:, 0, down + 1, right + 1]
+                        changed[:, 1 + 4 * row + column] += tap * tokens[:, 1 + 4 * y + x]
+    changed[:, 1:] += bias
+    with torch.no_grad():
+        torch.testing.assert_close(local(tokens), plain(changed))
 
 
 def test_shapes():
