@@ -3,6 +3,7 @@
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def main(
     peer_python: str | None,
     readme: Path | None,
 ) -> None:
-    machine = describe_machine()
+    machine, started_s = describe_machine(), time.perf_counter()
     runtime = fastest("float32")
     sizes_px = SIZES_PX[model]
     canvases = read_sample(images, sizes_px["high"], max(count, offline_count or 0)).canvases
@@ -142,7 +143,13 @@ def main(
     device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["processor"]).lower()).strip("-")
     measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count)}
     measured["inference"] = compare(
-        random_weights(model), sizes_px, runtime, scenarios, skip, memory, click.echo
+        random_weights(model),
+        sizes_px,
+        runtime,
+        scenarios,
+        skip,
+        memory,
+        lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
