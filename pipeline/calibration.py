@@ -5,7 +5,7 @@ line through its two knots.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 
-from pipeline.learned import Learned
+from pipeline.learned import GROUPS, Learned
 
 Kind = Literal["isotonic", "linear"]
 Floats = NDArray[np.float64]
@@ -45,8 +45,9 @@ def learn_direction(proxy: Floats, oracle: Floats) -> int:
 def learn_proxy(features: Floats, oracle: Floats) -> Learned:
     """The linear model of features (N, F) that predicts the oracle (N,) best, on standardised features.
 
-    Logistic where the oracle is yes or no, least squares else, both with a ridge whose strength is chosen by
-    cross-validation. A constant oracle teaches nothing: all weights are zero.
+    Logistic where the oracle is yes or no, least squares else, both with a ridge. Its strength, and which of
+    `GROUPS` of the features it sees, are chosen by cross-validation; the other features get no weight. A
+    constant oracle teaches nothing: all weights are zero.
     """
     binary = set(np.unique(oracle)) <= {0.0, 1.0}
     if np.ptp(oracle) == 0 or (binary and min(oracle.sum(), (1 - oracle).sum()) < _FOLDS):
@@ -54,21 +55,39 @@ def learn_proxy(features: Floats, oracle: Floats) -> Learned:
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0] = 1.0
     standardised = (features - mean) / spread
-    if binary:
-        model = LogisticRegressionCV(
-            Cs=_STRENGTHS,
-            cv=_FOLDS,
-            scoring="neg_log_loss",
-            max_iter=_MOST_ITERATIONS,
-            l1_ratios=(0.0,),
-            use_legacy_attributes=False,
-        ).fit(standardised, oracle)
-        slopes, offset = model.coef_[0], model.intercept_[0]
-    else:
-        ridge = RidgeCV(alphas=[1 / strength for strength in _STRENGTHS]).fit(standardised, oracle)
-        slopes, offset = ridge.coef_, ridge.intercept_
-    weights = slopes / spread
-    return Learned(_floats(weights), float(offset - mean @ weights))
+    regress = _regress_event if binary else _regress_value
+    chosen, model = max(
+        ((columns, regress(standardised[:, columns], oracle)) for columns in GROUPS),
+        key=lambda pair: pair[1].score,
+    )
+    weights = np.zeros(features.shape[1])
+    weights[chosen] = model.slopes / spread[chosen]
+    return Learned(_floats(weights), float(model.offset - mean @ weights))
+
+
+class _Linear(NamedTuple):
+    """slopes (F,), offset, and the score in cross-validation; larger is better."""
+
+    slopes: Floats
+    offset: float
+    score: float
+
+
+def _regress_event(features: Floats, event: Floats) -> _Linear:
+    model = LogisticRegressionCV(
+        Cs=_STRENGTHS,
+        cv=_FOLDS,
+        scoring="neg_log_loss",
+        max_iter=_MOST_ITERATIONS,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+    ).fit(features, event)
+    return _Linear(model.coef_[0], model.intercept_[0], model.scores_.mean(axis=0).max())
+
+
+def _regress_value(features: Floats, value: Floats) -> _Linear:
+    ridge = RidgeCV(alphas=[1 / strength for strength in _STRENGTHS]).fit(features, value)
+    return _Linear(ridge.coef_, ridge.intercept_, ridge.best_score_)
 
 
 def calibrate(kind: Kind, scores: Floats, oracle: Floats) -> Calibration:

@@ -42,24 +42,20 @@ def accuracy_curve(scores: Floats, low: Bools, high: Bools, rates: Floats) -> Fl
     return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
 
 
-def gain_over_random(
-    scores: Floats, oracle: Floats, confidence: float, resamples: int, seed: int
-) -> Interval | None:
+def gain_over_random(scores: Floats, oracle: Floats, weights: Floats, confidence: float) -> Interval | None:
     """Area between the score's curve and random, over that between oracle and random, with its interval.
 
     0: no better than random; 1: as good as the oracle; negative: worse than random. None where the
-    oracle is constant, so that no order is better than another. Percentile bootstrap over images.
+    oracle is constant, so that no order is better than another. weights: as `draw_weights` draws them.
     """
     if np.ptp(oracle) == 0:
         return None
-    return _bootstrap(partial(area_gain, scores, oracle), len(oracle), confidence, resamples, seed)
+    return percentile_interval(resample(partial(area_gain, scores, oracle), weights), confidence)
 
 
-def agreement_over_random(
-    escalated: Bools, agree: Bools, confidence: float, resamples: int, seed: int
-) -> Interval:
+def agreement_over_random(escalated: Bools, agree: Bools, weights: Floats, confidence: float) -> Interval:
     """Agreement less what random escalation at the same rate would reach, with its interval."""
-    return _bootstrap(partial(_agreement_gain, escalated, agree), len(agree), confidence, resamples, seed)
+    return percentile_interval(resample(partial(_agreement_gain, escalated, agree), weights), confidence)
 
 
 def draw_weights(count: int, resamples: int, seed: int) -> Floats:
@@ -69,19 +65,21 @@ def draw_weights(count: int, resamples: int, seed: int) -> Floats:
     return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
-def _bootstrap(
-    statistic: Callable[[Floats], Floats], count: int, confidence: float, resamples: int, seed: int
-) -> Interval:
-    """Percentile bootstrap over images; `statistic` takes weights (R, count) and returns (R,)."""
-    rng = np.random.default_rng(seed)
-    draws = []
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        rows = min(_RESAMPLES_AT_ONCE, resamples - start)
-        weights = rng.multinomial(count, np.full(count, 1 / count), size=rows)
-        draws.append(statistic(weights.astype(np.float64)))
+def resample(statistic: Callable[[Floats], Floats], weights: Floats) -> Floats:
+    """(R + 1,): the statistic of the images as they are, then of every resample.
+
+    `statistic` takes weights (r, N) and returns (r,).
+    """
+    parts = np.array_split(weights, -(-len(weights) // _RESAMPLES_AT_ONCE))
+    whole = np.ones((1, weights.shape[1]))
+    return np.concatenate([statistic(part) for part in (whole, *parts)])
+
+
+def percentile_interval(values: Floats, confidence: float) -> Interval:
+    """Of what `resample` returns."""
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(np.concatenate(draws), [tail, 1 - tail])
-    return Interval(float(statistic(np.ones((1, count)))[0]), float(low), float(high))
+    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def _agreement_gain(escalated: Bools, agree: Bools, weights: Floats) -> Floats:
@@ -99,8 +97,9 @@ def area_gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
 
 def _area(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
     order = escalated_first(scores)
-    mass = weights[:, order] * _tied_means(scores, oracle)[order]
-    before = np.cumsum(weights[:, order], axis=1) - weights[:, order] / 2
+    ordered = weights[:, order]
+    mass = ordered * _tied_means(scores, oracle)[order]
+    before = np.cumsum(ordered, axis=1) - ordered / 2
     remaining = 1 - before / weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return np.asarray((mass * remaining).sum(axis=1) / mass.sum(axis=1))

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.calibration import Calibration, Floats, expected_oracle, rank_correlation
-from pipeline.deferral import agreement_curve, agreement_over_random, gain_over_random
+from pipeline.deferral import agreement_curve, agreement_over_random, draw_weights, gain_over_random
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
@@ -44,8 +44,9 @@ def judge(
     agree = samples["agree"].to_numpy()
     scores, escalated = score(proxy, policy.direction), decide(policy, proxy)
     rate = float(escalated.mean())
-    draw = (params.threshold.confidence, params.bootstrap, params.seed)
-    gain = gain_over_random(scores, oracle, *draw)
+    weights = draw_weights(len(samples), params.bootstrap, params.seed)
+    confidence = params.threshold.confidence
+    gain = gain_over_random(scores, oracle, weights, confidence)
     error = np.abs(expected_oracle(calibration, scores) - oracle).mean()
     evaluation = {
         "images": len(samples),
@@ -56,7 +57,7 @@ def judge(
         "spearman": rank_correlation(scores, oracle),
         "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
         "calibration_error": float(error),
-        "agreement_over_random": agreement_over_random(escalated, agree, *draw)._asdict(),
+        "agreement_over_random": agreement_over_random(escalated, agree, weights, confidence)._asdict(),
         "gain_over_random": gain._asdict() if gain else None,
         "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,
         **_with_labels(samples, escalated),

@@ -12,23 +12,30 @@ from pipeline.proxies import (
     entropy,
     library_of,
     margin,
+    probabilities_of,
+    sorted_values,
     step_lengths,
     steps_of,
     turns_of,
 )
 
 NAME = "learned"
+_LARGEST = 10
+# Columns of `layer_features` among which a model chooses: all, those of the logits, the probabilities.
+GROUPS = (slice(None), slice(-_LARGEST - 4, None), slice(-_LARGEST, None))
 
 
 def layer_features(trace: Array, logits: Array) -> Array:
-    """(B, 2L + 4): of the CLS token's L steps the logarithms of their lengths and the cosines between them,
-    then how far it went in all but the first quarter, confidence, entropy, margin and energy.
+    """(B, 2L + 14): of the CLS token's L steps the logarithms of their lengths and the cosines between them,
+    then how far it went in all but the first quarter, confidence, entropy, margin and energy, then the ten
+    largest probabilities, ascending.
     """
     library = library_of(trace)
     whole = (cls_early_to_final, confidence, entropy, margin, energy)
     columns = [feature(trace, logits)[:, None] for feature in whole]
     lengths = library.log(step_lengths(trace) + TINY)
-    return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns], -1)
+    largest = sorted_values(probabilities_of(logits))[:, -_LARGEST:]
+    return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns, largest], -1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,9 @@ class Learned:
         return (*self.weights, self.bias)
 
     def __call__(self, trace: Array, logits: Array) -> Array:
-        features = layer_features(trace, logits)
+        return self.apply(layer_features(trace, logits))
+
+    def apply(self, features: Array) -> Array:
+        """(B, F) to (B,)."""
         weights = library_of(features).asarray(self.weights, dtype=features.dtype, device=features.device)
         return features @ weights + self.bias

@@ -52,19 +52,19 @@ def cls_turn(trace: Array, _logits: Array) -> Array:
 
 def confidence(_trace: Array, logits: Array) -> Array:
     """Largest softmax probability (Hendrycks & Gimpel 2017)."""
-    return _sorted(_probabilities(logits))[:, -1]
+    return sorted_values(probabilities_of(logits))[:, -1]
 
 
 def entropy(_trace: Array, logits: Array) -> Array:
     """Entropy of the softmax in nats: -sum_c p[c] log p[c]."""
-    p = _probabilities(logits)
+    p = probabilities_of(logits)
     # Keeps 0 log 0 at 0.
     return -(p * library_of(p).log(p + TINY)).sum(-1)
 
 
 def margin(_trace: Array, logits: Array) -> Array:
     """Difference of the two largest softmax probabilities (Scheffer et al. 2001)."""
-    p = _sorted(_probabilities(logits))
+    p = sorted_values(probabilities_of(logits))
     return p[:, -1] - p[:, -2]
 
 
@@ -124,13 +124,13 @@ def library_of(values: Array) -> ModuleType:
     return sys.modules[type(values).__module__.partition(".")[0]]
 
 
-def _sorted(values: Array) -> Array:
+def sorted_values(values: Array) -> Array:
     """Ascending along the last axis."""
     ordered = library_of(values).sort(values)
     return ordered if isinstance(ordered, type(values)) else ordered[0]
 
 
-def _probabilities(logits: Array) -> Array:
+def probabilities_of(logits: Array) -> Array:
     """Softmax, shifted by the maximum so that nothing overflows."""
     library = library_of(logits)
     powers = library.exp(logits - library.amax(logits, -1)[:, None])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -12,12 +13,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipeline.calibration import Floats, learn_direction, learn_proxy, rank_correlation
 from pipeline.deferral import (
-    Interval,
     accuracy_curve,
     agreement_curve,
     area_gain,
     draw_weights,
     escalated_first,
+    percentile_interval,
+    resample,
 )
 from pipeline.learned import NAME
 from pipeline.oracles import ORACLES
@@ -26,7 +28,6 @@ from pipeline.policy import score
 from pipeline.proxies import Proxy
 
 RATES = (0.05, 0.1, 0.2, 0.3)
-_RESAMPLES_AT_ONCE = 100
 _FAR = 0.1
 _TIMED_ROUNDS = 200
 
@@ -47,7 +48,7 @@ def compare_proxies(
     for oracle_name in _usable_oracles(deltas):
         oracle = ORACLES[oracle_name](deltas)
         model = learn_proxy(features[learns], oracle[learns])
-        known = {**proxies, NAME: features @ np.array(model.weights) + model.bias}
+        known = {**proxies, NAME: model.apply(features)}
         scores = {
             name: score(values, learn_direction(values[learns], oracle[learns]))[~learns]
             for name, values in known.items()
@@ -74,17 +75,13 @@ def _gains(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
     """(R + 1,): the gain over random on the images as they are, then on every resample."""
     if np.ptp(oracle) == 0:
         return np.full(len(weights) + 1, np.nan)
-    parts = np.array_split(weights, max(1, len(weights) // _RESAMPLES_AT_ONCE))
-    whole = np.ones((1, len(scores)))
-    return np.concatenate([area_gain(scores, oracle, part) for part in (whole, *parts)])
+    return resample(partial(area_gain, scores, oracle), weights)
 
 
 def _interval(values: Floats, confidence: float) -> dict[str, float] | None:
     if np.isnan(values).all():
         return None
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
-    return Interval(float(values[0]), float(low), float(high))._asdict()
+    return percentile_interval(values, confidence)._asdict()
 
 
 def _describe(scores: Floats, oracle: Floats, judged: pl.DataFrame) -> dict[str, Any]:

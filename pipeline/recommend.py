@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.certify import risk_bound
-from pipeline.deferral import Interval, draw_weights
+from pipeline.deferral import Interval, draw_weights, percentile_interval, resample
 from pipeline.frontier import Prices
 from pipeline.judge import harmed_if_low, has_labels, losses_if_low
 from pipeline.policy import escalate
@@ -114,7 +114,5 @@ def _choose(scores: Floats, losses: Floats, prices: Prices, limits: Limits) -> t
 
 def _interval(losses: Floats, confidence: float, resamples: int, seed: int) -> Interval:
     """Of the mean, by a percentile bootstrap over images."""
-    draws = draw_weights(len(losses), resamples, seed) @ losses / len(losses)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Interval(float(losses.mean()), float(low), float(high))
+    weights = draw_weights(len(losses), resamples, seed)
+    return percentile_interval(resample(lambda part: part @ losses / len(losses), weights), confidence)

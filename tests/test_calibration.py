@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.calibration import calibrate, expected_oracle, learn_direction, rank_correlation
+from pipeline.calibration import (
+    calibrate,
+    expected_oracle,
+    learn_direction,
+    learn_proxy,
+    rank_correlation,
+)
 
 ONE_TO_FOUR = np.array([1.0, 2.0, 3.0, 4.0])
 
@@ -51,3 +57,15 @@ def test_the_map_is_monotone(kind):
     scores = rng.normal(size=200)
     learned = calibrate(kind, scores, scores + rng.normal(size=200))
     assert (np.diff(expected_oracle(learned, np.linspace(-5, 5, 500))) >= 0).all()
+
+
+def test_the_learned_proxy_looks_only_at_the_columns_that_predict_best_in_cross_validation():
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(400, 60))
+    event = (features[:, -10] + features[:, -3] + 0.5 * rng.normal(size=400) > 1).astype(float)
+    narrow = np.array(learn_proxy(features, event).weights)
+    assert narrow.shape == (60,)
+    assert not narrow[:-10].any()
+    assert narrow[[-10, -3]].min() > 5 * np.abs(narrow[-9:-3]).max()
+    wide = np.array(learn_proxy(features, features[:, 0] + 0.1 * rng.normal(size=400)).weights)
+    assert np.argmax(np.abs(wide)) == 0

@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
 
-from pipeline.deferral import agreement_curve, agreement_over_random, escalated_first, gain_over_random
+from pipeline.deferral import (
+    agreement_curve,
+    agreement_over_random,
+    draw_weights,
+    escalated_first,
+    gain_over_random,
+)
 
 RATES = np.array([0.0, 0.25, 0.5, 1.0])
 
 
 def gain(scores, oracle, resamples=200):
-    return gain_over_random(np.asarray(scores, float), np.asarray(oracle, float), 0.9, resamples, seed=0)
+    weights = draw_weights(len(oracle), resamples, seed=0)
+    return gain_over_random(np.asarray(scores, float), np.asarray(oracle, float), weights, 0.9)
 
 
 def test_largest_score_first_and_nan_before_all():
@@ -59,7 +66,8 @@ def test_agreement_over_random_by_hand():
     agree = np.array([True, False, False, True])
     escalated = np.array([False, True, False, False])
     # One of two disagreements mended at rate 1/4: 1/4 - 1/4 * 1/2.
-    assert agreement_over_random(escalated, agree, 0.9, 200, seed=0).value == pytest.approx(1 / 8)
+    found = agreement_over_random(escalated, agree, draw_weights(4, 200, seed=0), 0.9)
+    assert found.value == pytest.approx(1 / 8)
 
 
 def test_the_bootstrap_is_reproducible():

@@ -98,7 +98,7 @@ def test_the_learned_proxy_is_computed_inside_the_graph():
     reason = why_not("openvino", CPU, "float32")
     if reason:
         pytest.skip(reason)
-    learned = Learned(tuple(np.random.default_rng(0).normal(size=28)), 0.5)
+    learned = Learned(tuple(np.random.default_rng(0).normal(size=38)), 0.5)
     found = build_engine(replace(spec(32, "openvino"), proxy=learned), 3).run(IMAGES[:3])
     expected = learned(engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-4)

@@ -89,7 +89,7 @@ def test_the_learned_proxy_is_one_formula_for_numpy_and_torch():
     rng = np.random.default_rng(0)
     trace = rng.normal(size=(50, 13, 192)).astype(np.float32)
     logits = rng.normal(size=(50, 200)).astype(np.float32) * 5
-    learned = Learned(tuple(rng.normal(size=28)), 0.5)
+    learned = Learned(tuple(rng.normal(size=38)), 0.5)
     of_torch = learned(torch.from_numpy(trace), torch.from_numpy(logits))
     np.testing.assert_allclose(of_torch.numpy(), learned(trace, logits), rtol=2e-4, atol=2e-4)
     assert Learned.from_coefficients(learned.coefficients) == learned
