@@ -28,7 +28,7 @@ GROUPS = (slice(None), slice(-_LARGEST - 4, None), slice(-_LARGEST, None))
 def layer_features(trace: Array, logits: Array) -> Array:
     """(B, 2L + 14): of the CLS token's L steps the logarithms of their lengths and the cosines between them,
     then how far it went in all but the first quarter, confidence, entropy, margin and energy, then the ten
-    largest probabilities, ascending.
+    largest probabilities (of fewer classes all), ascending.
     """
     library = library_of(trace)
     whole = (cls_early_to_final, confidence, entropy, margin, energy)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from pipeline.errors import PipelineError
 from pipeline.learned import Learned, layer_features
@@ -100,8 +101,17 @@ def test_its_features_are_named_in_order():
     layers = PATH.shape[1] - 1
     np.testing.assert_allclose(features[:layers], np.log(step_lengths(PATH))[0], rtol=1e-5)
     single = ["cls_early_to_final", "confidence", "entropy", "margin", "energy"]
-    np.testing.assert_allclose(features[-5:], [path(name) for name in single], rtol=1e-5)
-    assert len(features) == 2 * layers + 4
+    whole, largest = features[2 * layers - 1 :][:5], features[2 * layers + 4 :]
+    np.testing.assert_allclose(whole, [path(name) for name in single], rtol=1e-5)
+    np.testing.assert_allclose(largest, np.sort(softmax(LOGITS[0])), rtol=1e-5)
+
+
+def test_of_many_classes_it_sees_the_ten_largest_probabilities():
+    logits = np.random.default_rng(3).normal(size=(4, 50))
+    trace = np.random.default_rng(4).normal(size=(4, 13, 8))
+    features = layer_features(trace, logits)
+    assert features.shape == (4, 2 * 12 + 14)
+    np.testing.assert_allclose(features[:, -10:], np.sort(softmax(logits, axis=1))[:, -10:])
 
 
 def test_an_unknown_proxy_lists_the_known_ones():
