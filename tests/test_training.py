@@ -136,6 +136,12 @@ def test_mixup_lets_another_image_shine_through_where_none_was_cut_in():
     assert untouched.sum() > 5
 
 
+def test_chances_that_exclude_each_other_add_up_to_one_at_most():
+    train_params(cutmix=0.5, mixup=0.5)
+    with pytest.raises(ValueError, match=r"cutmix \(0.8\) and mixup \(0.3\) exclude each other"):
+        train_params(cutmix=0.8, mixup=0.3)
+
+
 def test_three_augment_takes_each_of_its_three_for_a_third_of_the_images():
     images = pixels(300).float()
     changed = three_augment(images, 1.0, generator())

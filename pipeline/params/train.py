@@ -1,8 +1,8 @@
 """Section `train`: how the shipped weights are made."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.params.base import Section
 
@@ -32,3 +32,12 @@ class TrainParams(Section):
     holdout_per_class: Annotated[int, Field(ge=1)]
     evaluations: Annotated[int, Field(ge=1, le=1000)]
     checkpoint_minutes: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _mixed_in_one_way(self) -> Self:
+        if self.cutmix + self.mixup > 1:
+            raise ValueError(
+                f"cutmix ({self.cutmix}) and mixup ({self.mixup}) exclude each other in an image; "
+                "their chances must not add up to more than 1"
+            )
+        return self

@@ -28,6 +28,11 @@ class CapturedLoss:
 
     def __init__(self, compute: Callable[[Mixed], Tensor], batch: Mixed, model: nn.Module) -> None:
         self.batch = Mixed(*(value.clone() for value in batch))
+        # What the warm-ups draw is undone: a run taken up again draws as one that was not stopped.
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()]):
+            self._capture(compute, model)
+
+    def _capture(self, compute: Callable[[Mixed], Tensor], model: nn.Module) -> None:
         aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
