@@ -4,7 +4,9 @@ Chosen on the calibration images alone; what is said of it comes from the evalua
 nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,12 +35,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """threshold: in score units. quality: accuracy or, without labels, agreement with always-high.
+    """A threshold, and what is known of it.
 
+    proxy: whose scores; threshold: in their units. quality: accuracy or, without labels, agreement with
+    always-high.
     calibration_drop and drop: quality lost against always-high, on the images that chose and on the others.
     risk_bound: exact upper bound of P(stays low and is harmed) at the confidence asked for.
     """
 
+    proxy: str
     threshold: float
     quality: str
     escalation_rate: float
@@ -52,34 +57,48 @@ class Recommendation:
     risk_bound: float
 
 
+class _Choice(NamedTuple):
+    """A threshold, and what it costs and loses on the images that chose it."""
+
+    latency_ms: float
+    drop: float
+    threshold: float
+
+
 def recommend(
     samples: pl.DataFrame,
-    scores: Floats,
+    scores: Mapping[str, Floats],
     prices: Prices,
     limits: Limits,
     confidence: float,
     resamples: int,
     seed: int,
 ) -> Recommendation | None:
-    """The cheapest threshold within the limits; of those that cost the same, the one that loses least.
+    """The cheapest threshold of any of the proxies within the limits; at one cost, the one that loses least.
 
-    samples: table of deltas; scores (N,) in its order. With a limit on latency alone,
+    samples: table of deltas; scores: by proxy, (N,) in its order. With a limit on latency alone,
     the one that loses least. None where no threshold is within the limits on the calibration images.
     """
     learns = (samples["split"] == "calibration").to_numpy()
     losses = losses_if_low(samples)
-    found = _choose(scores[learns], losses[learns], prices, limits)
-    if found is None:
+    chosen = {
+        name: choice
+        for name, values in scores.items()
+        if (choice := _choose(values[learns], losses[learns], prices, limits))
+    }
+    if not chosen:
         return None
-    threshold, calibration_drop = found
+    proxy = min(chosen, key=lambda name: _order(chosen[name], limits))
+    _, calibration_drop, threshold = chosen[proxy]
     judged = samples.filter(~pl.Series(learns))
-    escalated = escalate(scores[~learns], threshold)
+    escalated = escalate(scores[proxy][~learns], threshold)
     rate = float(escalated.mean())
     latency_ms = float(prices.at(np.array([rate]))[0])
     harmful = int((harmed_if_low(judged) & ~escalated).sum())
     high = judged["high_correct"].to_numpy().mean() if has_labels(samples) else 1.0
     drop = _interval(losses[~learns] * ~escalated, confidence, resamples, seed)
     return Recommendation(
+        proxy=proxy,
         threshold=threshold,
         quality="accuracy" if has_labels(samples) else "agreement",
         escalation_rate=rate,
@@ -94,22 +113,26 @@ def recommend(
     )
 
 
-def _choose(scores: Floats, losses: Floats, prices: Prices, limits: Limits) -> tuple[float, float] | None:
-    """(threshold, drop on these images)."""
-    thresholds = [at_rate(scores, rate) for rate in _RATES]
-    kept = [~escalate(scores, threshold) for threshold in thresholds]
-    drops = np.array([float((losses * low).mean()) for low in kept])
-    costs_ms = prices.at(np.array([1 - low.mean() for low in kept]))
-    allowed = np.ones(len(thresholds), dtype=bool)
-    if limits.drop is not None:
-        allowed &= drops <= limits.drop
-    if limits.latency_ms is not None:
-        allowed &= costs_ms <= limits.latency_ms
-    if not allowed.any():
-        return None
-    order = (drops, costs_ms) if limits.drop is not None else (costs_ms, drops)
-    best = next(int(row) for row in np.lexsort(order) if allowed[row])
-    return thresholds[best], float(drops[best])
+def _order(choice: _Choice, limits: Limits) -> tuple[float, float]:
+    """Smallest first: what is asked for is little cost, or, where only that is limited, little loss."""
+    cost, loss = choice.latency_ms, choice.drop
+    return (cost, loss) if limits.drop is not None else (loss, cost)
+
+
+def _choose(scores: Floats, losses: Floats, prices: Prices, limits: Limits) -> _Choice | None:
+    choices = []
+    for threshold in (at_rate(scores, rate) for rate in _RATES):
+        low = ~escalate(scores, threshold)
+        cost_ms = float(prices.at(np.array([1 - low.mean()]))[0])
+        choice = _Choice(cost_ms, float((losses * low).mean()), threshold)
+        if _allows(limits, choice):
+            choices.append(choice)
+    return min(choices, key=lambda choice: _order(choice, limits), default=None)
+
+
+def _allows(limits: Limits, choice: _Choice) -> bool:
+    cheap = limits.latency_ms is None or choice.latency_ms <= limits.latency_ms
+    return cheap and (limits.drop is None or choice.drop <= limits.drop)
 
 
 def _interval(losses: Floats, confidence: float, resamples: int, seed: int) -> Interval:

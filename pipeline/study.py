@@ -197,7 +197,9 @@ def _ask(
     samples: pl.DataFrame, signal: Signal, prices: Prices, params: FitParams, limits: Limits
 ) -> Recommendation | None:
     confidence = params.threshold.confidence
-    return recommend(samples, signal.scores, prices, limits, confidence, params.bootstrap, params.seed)
+    return recommend(
+        samples, {signal.name: signal.scores}, prices, limits, confidence, params.bootstrap, params.seed
+    )
 
 
 def _points(found: Recommendation) -> str:

@@ -9,43 +9,63 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.findings import policies_of
+from pipeline.fit import fit, read_samples
 from pipeline.frontier import Prices
-from pipeline.params.fit import FitParams
+from pipeline.learned import NAME
+from pipeline.params.fit import FitParams, ThresholdParams
 from pipeline.params.replay import SCENARIOS
 from pipeline.policy import Policy, proxy_of, read_policy, score
+from pipeline.proxies import PROXIES
 from pipeline.recommend import Limits, Recommendation, recommend
 from pipeline.samples import join_proxies
+from pipeline.tables import read_fingerprint
 from stages.common import ParamsFile, path_option, stage_command
+
+ANY = "any"
 
 
 @stage_command("fit")
 @click.option("--max-accuracy-drop", type=click.FloatRange(0), help="Percentage points below always-high.")
 @click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Mean per image.")
+@click.option(
+    "--proxy",
+    type=click.Choice([*PROXIES, NAME, ANY]),
+    help=f"Whose threshold; {ANY}: of whichever does best on the calibration images. [default: the policy's]",
+)
 @click.option("--scenario", type=click.Choice(SCENARIOS), default=SCENARIOS[0], show_default=True)
 @path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
 @path_option("deltas", "data/deltas.parquet", "Table of deltas.")
-@path_option("policy", "models/policy.json", "Policy whose proxy and direction are used.")
+@path_option("policy", "models/policy.json", "Policy whose proxy is used where none is named.")
 @path_option("replay", "metrics/replay.json", "Measured costs.")
 def main(
     params: ParamsFile,
     max_accuracy_drop: float | None,
     max_latency_ms: float | None,
+    proxy: str | None,
     scenario: str,
     replay: Path,
     **paths: Path,
 ) -> None:
     """Name a threshold, what it costs and loses, its certificate, and the command that sets it.
 
-    It is chosen on the calibration images; what is said of it comes from the evaluation images. Where the
-    weights know no classes, agreement with always-high stands for accuracy.
+    It is chosen on the calibration images (from which `learned` also learned, so it flatters itself there);
+    what is said of it comes from the evaluation images. Where the weights know no classes, agreement with
+    always-high stands for accuracy.
     """
     if max_accuracy_drop is None and max_latency_ms is None:
         raise click.UsageError("name a limit: --max-accuracy-drop POINTS, --max-latency-ms MS, or both")
     settings = params.section("fit", FitParams)
     made = read_policy(paths["policy"])
     measured = _scenario(replay, scenario)
-    samples = join_proxies(paths["low"], paths["deltas"], {made.proxy: proxy_of(made)})
-    scores = score(samples[made.proxy].to_numpy(), made.direction)
+    names = [*PROXIES, NAME] if proxy == ANY else [proxy or made.proxy]
+    policies = {
+        name: made if name == made.proxy else _fit(paths["low"], paths["deltas"], settings, name)
+        for name in names
+    }
+    samples = join_proxies(
+        paths["low"], paths["deltas"], {name: proxy_of(policy) for name, policy in policies.items()}
+    )
+    scores = {name: score(samples[name].to_numpy(), policy.direction) for name, policy in policies.items()}
     limits = Limits(None if max_accuracy_drop is None else max_accuracy_drop / 100, max_latency_ms)
     confidence = settings.threshold.confidence
     found = recommend(
@@ -54,11 +74,17 @@ def main(
     if found is None:
         low, high = (_mean_ms(measured, f"static_{role}") for role in ("low", "high"))
         raise PipelineError(
-            f"no threshold of {made.proxy} keeps to these limits on the calibration images; static low takes "
-            f"{low:.2f} ms, static high {high:.2f} ms; allow more, or try another fit.proxy "
-            "(adaptive-vit proxies compares them)"
+            f"no threshold of {' or '.join(policies)} keeps to these limits on the calibration images; "
+            f"static low takes {low:.2f} ms, static high {high:.2f} ms; allow more, or try --proxy {ANY}"
         )
-    click.echo("\n".join(_lines(found, made, measured, scenario, confidence)))
+    click.echo("\n".join(_lines(found, policies[found.proxy], made, measured, scenario, confidence)))
+
+
+def _fit(low: Path, deltas: Path, settings: FitParams, proxy: str) -> Policy:
+    """What the fit stage would make of this proxy, but for the threshold."""
+    rule = ThresholdParams(rule="escalation_rate", value=0.0, confidence=settings.threshold.confidence)
+    changed = settings.model_copy(update={"proxy": proxy, "threshold": rule, "bootstrap": 100})
+    return fit(read_samples(low, deltas, changed), changed, read_fingerprint(deltas)).policy
 
 
 def _scenario(replay: Path, name: str) -> dict[str, Any]:
@@ -79,8 +105,14 @@ def _mean_ms(measured: dict[str, Any], policy: str) -> float:
 
 
 def _lines(
-    found: Recommendation, policy: Policy, measured: dict[str, Any], scenario: str, confidence: float
+    found: Recommendation,
+    policy: Policy,
+    made: Policy,
+    measured: dict[str, Any],
+    scenario: str,
+    confidence: float,
 ) -> list[str]:
+    """`made`: the policy at hand, whose proxy needs no setting."""
     chosen = f"{100 * found.calibration_drop:+.2f}"
     drop, low, high = (f"{100 * value:+.2f}" for value in found.drop)
     lines = f"""{policy.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
@@ -92,7 +124,7 @@ def _lines(
     return [
         *lines.splitlines(),
         *_against_mid(found, measured),
-        f"  set it: dvc exp run {_settings(found, policy)}",
+        f"  set it: dvc exp run {_settings(found, policy, made)}",
     ]
 
 
@@ -106,12 +138,13 @@ def _against_mid(found: Recommendation, measured: dict[str, Any]) -> list[str]:
     return [f"  static mid: {mid[found.quality]:.2%} at {_mean_ms(measured, 'static_mid'):.2f} ms, {verdict}"]
 
 
-def _settings(found: Recommendation, policy: Policy) -> str:
+def _settings(found: Recommendation, policy: Policy, made: Policy) -> str:
     if abs(found.threshold) == np.finfo(np.float64).max:
         rule, value = "escalation_rate", float(found.threshold < 0)
     else:
         rule, value = "fixed", policy.direction * found.threshold
-    return f"-S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
+    proxy = "" if found.proxy == made.proxy else f"-S fit.proxy={found.proxy} "
+    return f"{proxy}-S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
 
 
 if __name__ == "__main__":

@@ -112,6 +112,11 @@ def test_a_replay_prices_every_threshold_and_answers_questions(clone):
     asked = call(folder, sys.executable, "-m", "stages.recommend", "--max-accuracy-drop", "20")
     assert "certificate: with confidence 0.9, at most" in asked
     assert "set it: dvc exp run -S fit.threshold.rule=" in asked
+    best = call(
+        folder, sys.executable, "-m", "stages.recommend", "--max-accuracy-drop", "20", "--proxy", "any"
+    )
+    named, setting = best.split(",")[0], best.split("set it: ")[1]
+    assert (f"-S fit.proxy={named} " in setting) == (named != "cls_change")
     page = call(folder, sys.executable, "-m", "stages.study")
     for title in ("Which signal", "What a certificate costs", "What a limit", "Against the static policy"):
         assert f"### {title}" in page

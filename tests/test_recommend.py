@@ -29,7 +29,7 @@ def samples(count=2000, seed=0, labelled=True):
 
 
 def ask(table, scores, **limits):
-    return recommend(table, scores, PRICES, Limits(**limits), 0.9, 200, 0)
+    return recommend(table, {"hard": scores}, PRICES, Limits(**limits), 0.9, 200, 0)
 
 
 def test_the_cheapest_threshold_within_the_drop_is_found():
@@ -61,6 +61,22 @@ def test_a_limit_on_latency_takes_what_loses_least():
     found = ask(table, scores, latency_ms=5.0)
     assert found.latency_ms == pytest.approx(5.0, abs=0.2)
     assert found.speedup == pytest.approx(10 / found.latency_ms)
+
+
+@pytest.mark.parametrize("limits", [{"drop": 0.05}, {"latency_ms": 5.0}])
+def test_of_several_proxies_the_best_on_the_calibration_images_is_taken(limits):
+    table, scores = samples()
+    split = (table["split"] == "calibration").to_numpy()
+    noise = np.random.default_rng(1).random(len(scores))
+    # The trap tells everything, but on the evaluation images alone.
+    several = {
+        "noise": noise,
+        "hard": scores,
+        "trap": np.where(split, noise, table["agree"].not_().to_numpy()),
+    }
+    found = recommend(table, several, PRICES, Limits(**limits), 0.9, 200, 0)
+    assert found == ask(table, scores, **limits)
+    assert found.proxy == "hard"
 
 
 def test_limits_that_nothing_keeps_to_are_told():
