@@ -105,7 +105,7 @@ def _learn(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, tupl
         return samples, ()
     learned, _certifying = _set_apart(samples.filter(split="calibration"), params)
     model = learn_proxy(learned["features"].to_numpy(), column(learned, "oracle"))
-    values = samples["features"].to_numpy() @ np.array(model.weights) + model.bias
+    values = model.apply(samples["features"].to_numpy())
     return samples.with_columns(proxy=pl.Series(values)).drop("features"), model.coefficients
 
 
