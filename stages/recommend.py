@@ -77,7 +77,7 @@ def main(
             f"no threshold of {' or '.join(policies)} keeps to these limits on the calibration images; "
             f"static low takes {low:.2f} ms, static high {high:.2f} ms; allow more, or try --proxy {ANY}"
         )
-    click.echo("\n".join(_lines(found, policies[found.proxy], made, measured, scenario, confidence)))
+    click.echo("\n".join(_lines(found, policies[found.proxy], measured, scenario, confidence)))
 
 
 def _fit(low: Path, deltas: Path, settings: FitParams, proxy: str) -> Policy:
@@ -107,12 +107,10 @@ def _mean_ms(measured: dict[str, Any], policy: str) -> float:
 def _lines(
     found: Recommendation,
     policy: Policy,
-    made: Policy,
     measured: dict[str, Any],
     scenario: str,
     confidence: float,
 ) -> list[str]:
-    """`made`: the policy at hand, whose proxy needs no setting."""
     chosen = f"{100 * found.calibration_drop:+.2f}"
     drop, low, high = (f"{100 * value:+.2f}" for value in found.drop)
     lines = f"""{policy.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
@@ -124,7 +122,7 @@ def _lines(
     return [
         *lines.splitlines(),
         *_against_mid(found, measured),
-        f"  set it: dvc exp run {_settings(found, policy, made)}",
+        f"  set it: dvc exp run {_settings(found, policy)}",
     ]
 
 
@@ -138,13 +136,12 @@ def _against_mid(found: Recommendation, measured: dict[str, Any]) -> list[str]:
     return [f"  static mid: {mid[found.quality]:.2%} at {_mean_ms(measured, 'static_mid'):.2f} ms, {verdict}"]
 
 
-def _settings(found: Recommendation, policy: Policy, made: Policy) -> str:
+def _settings(found: Recommendation, policy: Policy) -> str:
     if abs(found.threshold) == np.finfo(np.float64).max:
         rule, value = "escalation_rate", float(found.threshold < 0)
     else:
         rule, value = "fixed", policy.direction * found.threshold
-    proxy = "" if found.proxy == made.proxy else f"-S fit.proxy={found.proxy} "
-    return f"{proxy}-S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
+    return f"-S fit.proxy={found.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
 
 
 if __name__ == "__main__":

@@ -88,9 +88,12 @@ def _key(architecture: Architecture, values: TrainParams, sizes: dict[Role, int]
 
 def _by_role(row: dict[str, float], sizes: dict[Role, int]) -> dict[str, float]:
     """The names of what is written carry roles, those of the curve the pixels that the model knows."""
-    roles = {f"{size_px}px": role for role, size_px in sizes.items()}
-    split = ((*name.rpartition("_"), value) for name, value in row.items())
-    return {f"{front}{line}{roles.get(end, end)}": value for front, line, end, value in split}
+    names = {
+        f"{kind}_{size_px}px": f"{kind}_{role}"
+        for kind in ("accuracy", "train_accuracy")
+        for role, size_px in sizes.items()
+    }
+    return {names.get(name, name): value for name, value in row.items()}
 
 
 def _describe(status: Status) -> str:

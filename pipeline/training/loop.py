@@ -43,7 +43,7 @@ class Trainer:
     data: TrainingData
     params: TrainParams
     device: torch.device
-    # By whether the largest size takes part.
+    # That of the present phase, by whether the largest size takes part.
     captured: dict[bool, CapturedLoss] = field(default_factory=dict)
 
     def take_step(self, run: Run) -> Tensor:
