@@ -55,6 +55,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
             click.echo(f"train: goes on after step {run.step} ({checkpoint})")
         if runtime.device.type == "cuda":
             run.model.compile_blocks()
+            run.averaged.compile_blocks()
         trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
         with torch.enable_grad(), show_share("train") as show:
             train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))

@@ -224,7 +224,7 @@ def test_both_losses_start_at_the_one_of_chance():
     chance = pytest.approx(math.log(200), rel=0.1)
     with torch.no_grad():
         assert float(compute_shared_loss(model, batch, SIZES_PX, params)) == chance
-        assert float(compute_joint_loss(model, batch, SIZES_PX, params)) == chance
+        assert float(compute_joint_loss(model, model, batch, SIZES_PX, params)) == chance
         alone = replace_batch(batch, 1)
         assert float(compute_shared_loss(model, alone, SIZES_PX, params)) == chance
 
@@ -233,21 +233,31 @@ def replace_batch(batch, count):
     return type(batch)(*(value[:count] for value in batch))
 
 
-def test_the_teacher_gets_no_gradient_from_its_pupils():
+def test_every_size_learns_from_a_teacher_that_gets_no_gradient():
     batch = mix(pixels().float(), torch.arange(6), 0.0, 0.0, generator())
+    taught = torch.randn(6, 200, generator=generator(1)).requires_grad_()
 
-    def gradient(distillation):
-        answers = {size_px: torch.randn(6, 200, generator=generator(size_px)) for size_px in (32, 64)}
-        model = {size_px: logits.requires_grad_() for size_px, logits in answers.items()}
-        loss = compute_joint_loss(
-            lambda images: model[images.shape[-1]], batch, [32, 64], train_params(distillation=distillation)
-        )
-        loss.backward()
-        return model[64].grad, model[32].grad
+    def gradients(distillation):
+        params = train_params(distillation=distillation, between_share=0.5)
+        asked, answers = [], {}
 
-    (teacher, pupil), (teacher_distilled, pupil_distilled) = gradient(0.0), gradient(5.0)
-    torch.testing.assert_close(teacher, teacher_distilled)
-    assert not torch.allclose(pupil, pupil_distilled)
+        def model(images):
+            logits = torch.randn(len(images), 200, generator=generator(images.shape[-1])).requires_grad_()
+            answers[images.shape[-1]] = logits
+            return logits
+
+        def teacher(images):
+            asked.append(images.shape[-1])
+            return taught * 1.0
+
+        compute_joint_loss(model, teacher, batch, [32, 48, 64], params).backward()
+        assert asked == [64]
+        assert taught.grad is None
+        assert {size_px: len(logits) for size_px, logits in answers.items()} == {32: 6, 48: 3, 64: 6}
+        return [logits.grad for _, logits in sorted(answers.items())]
+
+    for alone, distilled in zip(gradients(0.0), gradients(5.0), strict=True):
+        assert not torch.allclose(alone, distilled)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():
@@ -392,15 +402,16 @@ def test_the_shipped_weights_are_as_good_as_the_committed_figure():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_captured_step_has_the_loss_and_the_gradients_of_one_run_plainly(data):
     device = torch.device("cuda")
-    params = train_params(drop_path=0.0)
+    params = train_params(drop_path=0.0, small_until=0.5)
     moved = move_to(data, device)
     runs = [start_run(STATIC, SIZES_PX, params, device) for _ in range(2)]
     captured = Trainer(moved, params, device)
-    for step in range(2):
+    for step, progress in enumerate((0.0, 0.0, 1.0, 1.0)):
         batch = captured._draw_batch(step)
+        runs[0].progress = progress
         found = captured._descend(batch, runs[0])
         expected = backward(
-            lambda b: compute_shared_loss(runs[1].model, b, [32, 48], params), batch, runs[1].model
+            lambda b, sizes=bool(progress): captured._compute_loss(b, runs[1], sizes), batch, runs[1].model
         )
         torch.testing.assert_close(found, expected)
         for (name, mine), other in zip(

@@ -19,6 +19,7 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
     small_until: Share
+    between_share: Annotated[float, Field(gt=0, le=1)]
     distillation: Annotated[float, Field(ge=0, le=100)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     crop_area: Annotated[float, Field(gt=0, le=1)]

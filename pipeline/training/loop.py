@@ -69,7 +69,7 @@ class Trainer:
         def compute(batch: Mixed) -> Tensor:
             precise = self.params.precision == "float32"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=not precise):
-                return self._compute_loss(batch, run.model, all_sizes)
+                return self._compute_loss(batch, run, all_sizes)
 
         if self.device.type != "cuda":
             return backward(compute, batch, run.model)
@@ -78,12 +78,13 @@ class Trainer:
             self.captured[all_sizes] = CapturedLoss(compute, batch, run.model)
         return self.captured[all_sizes](batch)
 
-    def _compute_loss(self, batch: Mixed, model: TrainableViT, all_sizes: bool) -> Tensor:
-        sizes_px = model.sizes_px
+    def _compute_loss(self, batch: Mixed, run: Run, all_sizes: bool) -> Tensor:
+        sizes_px = run.model.sizes_px
         if not all_sizes:
-            return compute_shared_loss(model, batch, sizes_px[:-1], self.params)
-        loss = compute_joint_loss if self.params.distillation else compute_shared_loss
-        return loss(model, batch, sizes_px, self.params)
+            return compute_shared_loss(run.model, batch, sizes_px[:-1], self.params)
+        if not self.params.distillation:
+            return compute_shared_loss(run.model, batch, sizes_px, self.params)
+        return compute_joint_loss(run.model, run.averaged, batch, sizes_px, self.params)
 
     def _seed(self, number: int) -> int:
         """Of a step's or an epoch's draws; runs of different seeds share none."""
@@ -122,12 +123,14 @@ def move_to(data: TrainingData, device: torch.device) -> TrainingData:
 def evaluate(model: TrainableViT, images: Images, precision: str) -> dict[int, float]:
     """Share of correct answers by image size in pixels."""
     found = {}
-    for size_px in model.sizes_px:
-        right = 0
-        for pixels, labels in zip(*(values.split(_EVALUATION_BATCH) for values in images), strict=True):
-            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    autocast = torch.autocast(images.pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    # Eager, since its batches have other shapes than a step's, which would all be compiled for.
+    with autocast, torch.compiler.set_stance("force_eager"):
+        for size_px in model.sizes_px:
+            right = 0
+            for pixels, labels in zip(*(values.split(_EVALUATION_BATCH) for values in images), strict=True):
                 right += int((model(resize(pixels, size_px).float()).argmax(1) == labels).sum())
-        found[size_px] = right / len(images.labels)
+            found[size_px] = right / len(images.labels)
     return found
 
 

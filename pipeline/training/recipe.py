@@ -1,7 +1,7 @@
 """What one training step minimises, and with which optimisers and learning rate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from pipeline.images import resize
 from pipeline.params.train import TrainParams
 from pipeline.training.augment import Mixed
 from pipeline.training.model import TrainableViT
+
+# Float (B, 3, S, S) of 0..255 to logits (B, C).
+Model = Callable[[Tensor], Tensor]
 
 _BETAS = (0.9, 0.95)
 
@@ -43,26 +46,31 @@ def learning_rate(progress: float, warmup: float) -> float:
 
 
 def compute_joint_loss(
-    model: TrainableViT, batch: Mixed, sizes_px: Sequence[int], params: TrainParams
+    model: Model, teacher: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams
 ) -> Tensor:
-    """All images at all sizes; the smaller sizes also learn from the largest, without its gradient.
+    """All images at the smallest and the largest size, a part of them at those between.
 
-    (Distillation from high to low: CF-ViT, Chen et al. 2023; ResFormer, Tian et al. 2023.)
+    Every size also learns from what the teacher says of the largest. (Distillation from high to low:
+    CF-ViT, Chen et al. 2023; ResFormer, Tian et al. 2023. Averaged weights as the teacher: Tarvainen &
+    Valpola 2017.)
     """
-    *smaller, largest = sorted(sizes_px)
-    teacher = model(resize(batch.images, largest))
-    loss = _cross_entropy(teacher, batch, params.label_smoothing)
-    target = teacher.detach().softmax(dim=1)
-    for size_px in smaller:
-        logits = model(resize(batch.images, size_px))
-        loss = loss + _cross_entropy(logits, batch, params.label_smoothing)
-        loss = loss + params.distillation * F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
-    return loss / len(sizes_px)
+    smallest, *between, largest = sorted(sizes_px)
+    losses, weights = [], []
+    with torch.no_grad():
+        target = teacher(resize(batch.images, largest)).softmax(dim=1)
+    for size_px in (smallest, *between, largest):
+        share = params.between_share if size_px in between else 1.0
+        count = max(1, round(share * len(batch.labels)))
+        part = Mixed(*(value[:count] for value in batch))
+        logits = model(resize(part.images, size_px))
+        distance = F.kl_div(logits.log_softmax(1), target[:count], reduction="batchmean")
+        loss = _cross_entropy(logits, part, params.label_smoothing) + params.distillation * distance
+        losses.append(share * loss)
+        weights.append(share)
+    return torch.stack(losses).sum() / sum(weights)
 
 
-def compute_shared_loss(
-    model: TrainableViT, batch: Mixed, sizes_px: Sequence[int], params: TrainParams
-) -> Tensor:
+def compute_shared_loss(model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams) -> Tensor:
     """Every size gets a part of the images."""
     parts = zip(*(value.chunk(len(sizes_px)) for value in batch), strict=True)
     losses = []
