@@ -6,6 +6,7 @@ perception unit adds to into its convolution. The last block
 computes its class token only, since nothing reads the others. The proxy is part of the graph.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class FusedViT(nn.Module):
     """uint8 (B, 3, size, size) to logits, embedding and trace as in `Pass`, and the proxy (B,) where named.
 
     dtype: of the linear layers; tokens, norms and what is returned stay float32.
+    divisible: attention asks one query more where their number is prime (257 at 64 px in patches of 4). A
+    library that divides the queries of one image among threads then can, where it had only the heads.
     """
 
     position: Tensor
@@ -39,7 +42,12 @@ class FusedViT(nn.Module):
     learned: Tensor | None
 
     def __init__(
-        self, weights: Weights, size_px: int, proxy: Proxy | None, dtype: torch.dtype = torch.float32
+        self,
+        weights: Weights,
+        size_px: int,
+        proxy: Proxy | None,
+        dtype: torch.dtype = torch.float32,
+        divisible: bool = False,
     ) -> None:
         super().__init__()
         shape, reference = weights.architecture, TracedViT(weights, size_px)
@@ -52,8 +60,9 @@ class FusedViT(nn.Module):
         self.patches = nn.Parameter(patches)
         self.register_buffer("position", state["pos_embed"][:, 1:] + bias)
         self.register_buffer("first", state["cls_token"] + state["pos_embed"][:, :1])
+        spare = int(divisible and _is_prime(shape.count_tokens(size_px)))
         self.blocks = nn.ModuleList(
-            _Block(_part(state, f"blocks.{index}."), shape) for index in range(shape.depth)
+            _Block(_part(state, f"blocks.{index}."), shape, spare) for index in range(shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, _EPSILON)
         self.norm.load_state_dict(_part(state, "norm."))
@@ -91,11 +100,14 @@ class FusedViT(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and MLP, each behind a norm without affine part and added to the tokens."""
+    """Attention and MLP, each behind a norm without affine part and added to the tokens.
 
-    def __init__(self, state: Mapping[str, Tensor], shape: Architecture) -> None:
+    spare: queries of zeros that are asked beside those of the tokens.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], shape: Architecture, spare: int) -> None:
         super().__init__()
-        self.width, self.heads = shape.width, shape.heads
+        self.width, self.heads, self.spare = shape.width, shape.heads, spare
         qkv = _fold_norm(state, "norm1", "attn.qkv")
         scale = torch.ones(3 * shape.width)
         scale[: shape.width] = (shape.width // shape.heads) ** -0.5
@@ -112,6 +124,8 @@ class _Block(nn.Module):
         count = tokens.shape[1]
         qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, self.heads, self.width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.spare:
+            query = F.pad(query, (0, 0, 0, self.spare))
         return self._add(tokens, query, key, value)
 
     def cls_only(self, tokens: Tensor) -> Tensor:
@@ -125,9 +139,14 @@ class _Block(nn.Module):
 
     def _add(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        attended = attended[:, :, : tokens.shape[1]]
         tokens = tokens + self.out(attended.transpose(1, 2).reshape(tokens.shape))
         changed: Tensor = tokens + self.narrow(F.gelu(_apply(self.widen, _normalise(tokens))))
         return changed
+
+
+def _is_prime(count: int) -> bool:
+    return count > 1 and all(count % divisor for divisor in range(2, math.isqrt(count) + 1))
 
 
 def _normalise(tokens: Tensor) -> Tensor:

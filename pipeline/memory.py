@@ -1,5 +1,6 @@
 """Peak memory of one piece of work, apart from everything that ran before it in the process."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -34,6 +35,7 @@ def process_peak_mb(device: torch.device) -> float | None:
 
 
 def _on_cuda(work: Callable[[], None], device: torch.device) -> float:
+    gc.collect()  # What an earlier piece left in a cycle would be counted as there, and then freed.
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -4,12 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine
+from pipeline.engines.cudagraph import captured_sizes
+from pipeline.fused import FusedViT
+from pipeline.images import resize
 from pipeline.learned import Learned
 from pipeline.proxies import PROXIES
 from pipeline.vit import TracedViT, draw_weights
@@ -129,6 +133,37 @@ def test_the_captured_engine_answers_as_eager(precision):
 def test_batches_are_put_together_from_halvings():
     assert halvings(64) == [64, 32, 16, 8, 4, 2, 1]
     assert halvings(11) == [11, 5, 2, 1]
+
+
+def test_a_captured_size_holds_any_batch_with_at_most_a_third_idle():
+    assert captured_sizes(32) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+    for batch_size in (1, 5, 96, 256):
+        sizes = captured_sizes(batch_size)
+        assert sizes[-1] == batch_size
+        for count in range(1, batch_size + 1):
+            size = next(size for size in sizes if size >= count)
+            # Of few images one can be half of them.
+            assert size - count <= max(1, size / 3)
+
+
+def test_a_prime_number_of_queries_becomes_divisible_and_changes_nothing():
+    """257 tokens at 64 px: one query more; 65 at 32 px are 5 times 13 already."""
+    asked = []
+    images = resize(IMAGES, 64)
+    plain, divisible = (FusedViT(weights(), 64, None, divisible=wanted) for wanted in (False, True))
+    attention = F.scaled_dot_product_attention
+
+    def spy(query, *rest, **options):
+        asked.append(query.shape[2])
+        return attention(query, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(F, "scaled_dot_product_attention", spy)
+        expected, found = plain(images), divisible(images)
+        FusedViT(weights(), 32, None, divisible=True)(resize(IMAGES, 32))
+    assert set(asked) == {257, 258, 65, 1}
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_a_batch_is_split_so_that_every_thread_has_equally_much():

@@ -25,12 +25,16 @@ class CudaGraphEngine(Engine):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
         models: list[Model] = [fused_model(spec), compiled_model(spec)]
-        sizes = sorted(halvings(batch_size))
-        self.passes = {size: _capture_fastest(models, spec, size) for size in sizes}
+        self.passes = {size: _capture_fastest(models, spec, size) for size in captured_sizes(batch_size)}
 
     def run(self, canvases: Tensor) -> Answer:
         size = next(size for size in self.passes if size >= len(canvases))
         return self.passes[size](canvases)
+
+
+def captured_sizes(batch_size: int) -> list[int]:
+    """Ascending: the halvings of the batch and three quarters of each, so that at most a third is idle."""
+    return sorted({size for half in halvings(batch_size) for size in (half, max(1, 3 * half // 4))})
 
 
 class _Captured:

@@ -29,15 +29,15 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
-        core, model = ov.Core(), _convert(spec)
+        core, model = ov.Core(), convert(spec)
         shape = (batch_size, 3, spec.size_px, spec.size_px)
         self.images = torch.zeros(shape, dtype=torch.uint8)
-        single = _compile(core, model, spec, 1, {"PERFORMANCE_HINT": "LATENCY"})
+        single = compile_for(core, model, spec, 1, {"PERFORMANCE_HINT": "LATENCY"})
         self.whole = Answer(*(torch.zeros(batch_size, *output.shape[1:]) for output in single.outputs))
         self.single = self._bind(single, 0, 1)
         streams = {"NUM_STREAMS": spec.runtime.threads, "ENABLE_CPU_PINNING": False}
         self.compiled = {
-            size: _compile(core, model, spec, size, streams) for size in _sizes(spec, batch_size)
+            size: compile_for(core, model, spec, size, streams) for size in _sizes(spec, batch_size)
         }
         self.bound: dict[tuple[int, int], ov.InferRequest] = {}
 
@@ -99,21 +99,23 @@ def _sizes(spec: Spec, batch_size: int) -> list[int]:
     return halvings(1 << (most.bit_length() - 1)) if batch_size > 1 else []
 
 
-def _convert(spec: Spec) -> ov.Model:
+def convert(spec: Spec) -> ov.Model:
+    """The fused model for batches of any size."""
     shape = [-1, 3, spec.size_px, spec.size_px]
     example = torch.zeros(2, 3, spec.size_px, spec.size_px, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of the tracer, on sizes that are constant here.
         return ov.convert_model(
-            FusedViT(spec.weights, spec.size_px, spec.proxy),
+            FusedViT(spec.weights, spec.size_px, spec.proxy, divisible=True),
             example_input=example,
             input=[(shape, ov.Type.u8)],
         )
 
 
-def _compile(
+def compile_for(
     core: ov.Core, model: ov.Model, spec: Spec, size: int, how: Mapping[str, Any]
 ) -> ov.CompiledModel:
+    """Compiled for batches of `size` images; `how` are further settings of OpenVINO's."""
     shaped = model.clone()
     shaped.reshape([size, 3, spec.size_px, spec.size_px])
     settings = {
