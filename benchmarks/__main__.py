@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import torch
+from torch import Tensor
 
 from benchmarks.extraction import (
     compare_bare,
@@ -20,12 +21,12 @@ from benchmarks.extraction import (
     write_files,
 )
 from benchmarks.goals import judge_goals
-from benchmarks.inference import ESCALATION_RATE, compare
+from benchmarks.inference import ESCALATION_RATE, OFFLINE_BLOCK, build_bench, compare
 from benchmarks.table import format_bench
 from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
 from pipeline.engines.base import Spec
-from pipeline.files import write_json
+from pipeline.files import whole_file, write_json
 from pipeline.machine import current_commit, describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.model import Role
@@ -81,6 +82,25 @@ def measure_extraction(
     return found
 
 
+def dissect_all(weights: Weights, sizes_px: dict[Role, int], canvases: Tensor) -> dict[str, Any]:
+    """By engine and precision; only OpenVINO tells the time of its operations."""
+    from benchmarks.anatomy import dissect
+
+    found = {}
+    for precision in runnable_precisions():
+        runtime = fastest(precision)
+        name = f"{runtime.backend} {precision}"
+        click.echo(f"anatomy: {name}")
+        bench, _ = build_bench(weights, sizes_px, runtime, canvases)
+        found[name] = dissect(bench, canvases)
+    return found
+
+
+def repeat(canvases: Tensor, count: int) -> Tensor:
+    """As many canvases as asked for, from the first on again where there are fewer."""
+    return canvases[torch.arange(count) % len(canvases)]
+
+
 def random_weights(name: str) -> Weights:
     return draw_weights(ARCHITECTURES[name], 0, SIZES_PX[name]["high"])
 
@@ -109,7 +129,7 @@ def conditions(machine: Mapping[str, Any], runtime: Runtime, name: str, images: 
 @path_option("results", "benchmarks/results", "Folder for <device>.json.")
 @click.option("--model", default=EXTRACTED, show_default=True, type=click.Choice(list(SIZES_PX)))
 @click.option("--count", default=300, show_default=True, help="Images of the inference part.")
-@click.option("--offline-count", type=int, help="Images of its offline part; as many where not said.")
+@click.option("--offline-count", type=int, help="Images of its offline part; four blocks where not said.")
 @click.option(
     "--extract",
     "extracted",
@@ -138,9 +158,12 @@ def main(
     machine, started_s = describe_machine(), time.perf_counter()
     runtime = fastest("float32")
     sizes_px = SIZES_PX[model]
-    canvases = read_sample(images, sizes_px["high"], max(count, offline_count or 0)).canvases
-    scenarios = {"single_stream": canvases[:count], "offline": canvases[: offline_count or count]}
-    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["processor"]).lower()).strip("-")
+    offline_count = offline_count or 4 * OFFLINE_BLOCK[runtime.device.type]
+    canvases = read_sample(images, sizes_px["high"], max(count, offline_count)).canvases
+    scenarios = {"single_stream": canvases[:count], "offline": repeat(canvases, offline_count)}
+    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"].split(",")[0] or machine["processor"]).lower()).strip(
+        "-"
+    )
     measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count)}
     measured["inference"] = compare(
         random_weights(model),
@@ -151,13 +174,18 @@ def main(
         memory,
         lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
+    if runtime.backend == "openvino":
+        measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
             amounts = tuple(int(scale) for scale in scales.split(","))
             measured["extraction"] = measure_extraction(images, Path(name), extracted, amounts, peer_python)
     measured["goals"] = judge_goals(measured)
-    write_json(results / f"{device if model == EXTRACTED else f'{device}-{model}'}.json", measured)
+    name = device if model == EXTRACTED else f"{device}-{model}"
+    write_json(results / f"{name}.json", measured)
     table = format_bench(measured)
+    with whole_file(results / f"{name}.md") as temporary:
+        temporary.write_text(f"# {name}\n\n{table}", encoding="utf-8")
     click.echo(table)
     if readme is not None:
         replace_in_file(readme, table, "bench")

@@ -28,8 +28,9 @@ from pipeline.vit import Weights
 
 ESCALATION_RATE = 0.095
 # Largest batch, and images of an offline block, by kind of device; a GPU is idle at the CPU's.
-BATCH = {"cpu": 32, "cuda": 256}
-OFFLINE_BLOCK = {"cpu": 128, "cuda": 512}
+BATCH = {"cpu": 32, "cuda": 1024}
+# The escalated images of a block that fill no batch weigh less in a larger one.
+OFFLINE_BLOCK = {"cpu": 256, "cuda": 4096}
 SINGLE_BLOCK = 20
 # The usual way knows no batches: of an offline block it runs a part, which takes long enough.
 USUAL_IMAGES = 64

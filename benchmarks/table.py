@@ -6,17 +6,27 @@ from typing import Any
 from pipeline.wording import DASH, milliseconds, number, words
 
 Document = Mapping[str, Any]
-TITLES = {"single_stream": "One stream, one image at a time", "offline": "Offline, in batches"}
+TITLES = {
+    "single_stream": "One stream, one image at a time: mean ms per image (p50, p90; peak MB)",
+    "offline": "Offline, in batches: mean ms per image (images/s)",
+}
 
 
 def format_bench(measured: Document) -> str:
     """Tables of inference, extraction and goals, and the conditions; ends in a newline."""
     parts: list[str] = []
     for scenario, title in TITLES.items():
-        parts += [f"**{title}: mean ms per image (p50, p90; peak MB)**", ""]
+        parts += [f"**{title}**", ""]
         parts += [*_inference_rows(measured["inference"], scenario), ""]
     if "extraction" in measured:
         parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
+    if "anatomy" in measured:
+        parts += [
+            "**A pass of one image, and what it is made of: ms**",
+            "",
+            *_anatomy_rows(measured["anatomy"]),
+        ]
+        parts += ["", *_changes(measured["anatomy"]), ""]
     parts += ["**Goals, as ratios within this run**", "", *_goal_rows(measured["goals"]), ""]
     return "\n".join([*parts, _conditions(measured["conditions"])]) + "\n"
 
@@ -73,9 +83,30 @@ def _goal_rows(goals: Document) -> list[str]:
     def rows() -> Iterator[tuple[str, ...]]:
         for name, goal in goals.items():
             asked = f"≥ {goal['at_least']}" if "at_least" in goal else f"≤ {goal['at_most']}"
-            yield name, number(goal["ratio"]), asked, "yes" if goal["met"] else "**no**"
+            met = "yes" if goal["met"] else "**no**"
+            yield name, number(goal["ratio"]), asked, met, number(goal.get("ceiling"))
 
-    return _table(("goal", "measured", "asked", "met"), rows())
+    return _table(("goal", "measured", "asked", "met", "if only products took time"), rows())
+
+
+def _anatomy_rows(anatomy: Document) -> list[str]:
+    roles = [(f"{name}, {role}", found[role]) for name, found in anatomy.items() for role in ("low", "high")]
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, found in roles:
+            parts = [milliseconds(value) for value in found["parts_ms"].values()]
+            shown = milliseconds(found["pass_ms"]), *parts, milliseconds(found["least_ms"])
+            yield (name, *shown, f"{100 * found['least_ms'] / found['pass_ms']:.0f} %")
+
+    kinds = roles[0][1]["parts_ms"]
+    return _table(("engine", "pass", *kinds, "products at the peak", "peak over pass"), rows())
+
+
+def _changes(anatomy: Document) -> Iterator[str]:
+    for name, found in anatomy.items():
+        times = ", ".join(f"{which} {milliseconds(value)}" for which, value in found["changing_ms"].items())
+        peak = f"{found['peak_gflop_per_s']:.0f} GFLOP/s"
+        yield f"- {name}: matrix products reach {peak} at most; an answer takes {times} ms."
 
 
 def _conditions(found: Document) -> str:

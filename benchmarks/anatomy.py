@@ -1,0 +1,110 @@
+"""What a pass is made of: where OpenVINO's time goes, what the processor could do, what changing roles costs.
+
+This is what a missed goal is explained with. Images come one at a time.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.architecture import Architecture
+from pipeline.cascade import Bench
+from pipeline.engines.openvino import compile_for, convert
+from pipeline.images import resize
+from pipeline.params.model import Role
+from pipeline.params.runtime import Precision
+from pipeline.quiet_openvino import ov
+
+_PRODUCT = 2048
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_WINDOWS = 12
+_WARM_UPS = 20
+# Low passes between two high ones: about one image of ten is escalated.
+_LOWS = 9
+_ROUNDS = 60
+_KINDS = {
+    "FullyConnected": "products",
+    "Convolution": "products",
+    "Subgraph": "attention, sums",
+    "ScaledDotProductAttention": "attention, sums",
+    "Softmax": "attention, sums",
+    "MVN": "norms",
+}
+MOVES = "moves, casts"
+
+
+def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
+    """Of OpenVINO in the bench's precision; host canvases uint8 (N, 3, S, S)."""
+    peak = measure_peak(bench.runtime.precision)
+    found: dict[str, Any] = {"peak_gflop_per_s": peak}
+    for role in ("low", "high"):
+        work = count_gflop(bench.weights.architecture, bench.sizes_px[role])
+        found[role] = {"gflop": work, "least_ms": 1e3 * work / peak, **_operations(bench, role, canvases)}
+    return found | {"changing_ms": _time_changes(bench, canvases)}
+
+
+def count_gflop(architecture: Architecture, size_px: int) -> float:
+    """Of the matrix products for one image, 2 per multiplication; the last block for its class token only."""
+    tokens, width, depth = architecture.count_tokens(size_px), architecture.width, architecture.depth
+    key_value, query, rest = 2 * width**2, width**2, 9 * width**2  # Rest: projection and MLP.
+    attention = 2 * tokens * width  # Per query: its products with keys, and with values.
+    whole = tokens * (key_value + query + rest + attention)
+    last = tokens * key_value + query + rest + attention
+    patches = (tokens - 1) * 3 * architecture.patch_px**2 * width
+    return 2 * (patches + (depth - 1) * whole + last + width * architecture.classes) / 1e9
+
+
+def measure_peak(precision: Precision) -> float:
+    """GFLOP/s of torch's product of two large square matrices, in its fastest window."""
+    left, right = (torch.randn(_PRODUCT, _PRODUCT).to(_DTYPES[precision]) for _ in range(2))
+    taken_s = [_seconds(lambda: left @ right) for _ in range(_WINDOWS)]
+    return 2 * _PRODUCT**3 / min(taken_s) / 1e9
+
+
+def _operations(bench: Bench, role: Role, canvases: Tensor) -> dict[str, Any]:
+    """Mean time of a pass, and of its parts by kind, ms."""
+    spec = bench.spec(role)
+    how = {"PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
+    request = compile_for(ov.Core(), convert(spec), spec, 1, how).create_infer_request()
+    kinds = dict.fromkeys([*_KINDS.values(), MOVES], 0.0)
+    images = resize(canvases, spec.size_px).numpy()
+    for image in images[:_WARM_UPS]:
+        request.infer([image[None]])
+    taken_s = []
+    for image in images:
+        taken_s.append(_seconds(partial(request.infer, [image[None]])))
+        for operation in request.get_profiling_info():
+            name = _KINDS.get(operation.node_type, MOVES)
+            kinds[name] += 1e3 * operation.real_time.total_seconds() / len(images)
+    return {"pass_ms": 1e3 * float(np.mean(taken_s)), "parts_ms": kinds}
+
+
+def _time_changes(bench: Bench, canvases: Tensor) -> dict[str, float]:
+    """Median answers, ms: each role over and over, and right after the other."""
+    cascade = bench.build({"low": 1, "high": 1})
+    images = canvases.split(1)
+
+    def low(index: int) -> float:
+        return 1e3 * _seconds(lambda: cascade.answer("static_low", images[index % len(images)]))
+
+    def high(index: int) -> float:
+        return 1e3 * _seconds(lambda: cascade.answer("static_high", images[index % len(images)]))
+
+    taken: dict[str, list[float]] = {}
+    for index in range(_ROUNDS):
+        taken.setdefault("low after high", []).append(low(index))
+        taken.setdefault("low after low", []).append([low(index + k) for k in range(1, _LOWS)][-1])
+        taken.setdefault("high after low", []).append(high(index))
+        taken.setdefault("high after high", []).append([high(index + k) for k in range(1, 4)][-1])
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
