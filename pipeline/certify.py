@@ -5,8 +5,9 @@ probability of at least `confidence` over the draw of the images that certify. (
 "Learn then Test"; the risk is a joint one, so that no harm is hidden by escalating little.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from pipeline.split import rank
 Bools = NDArray[np.bool_]
 
 _CANDIDATES = 200
-_MOST_IMAGES = 200_000
+MOST_IMAGES = 200_000
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Certificate:
     """threshold: in score units, ALWAYS_ESCALATE where none could be certified.
 
     harmful: harmed images among the `images` that certified, at this threshold or, where none was certified,
-    at the first one tried. risk_bound: exact upper bound of the risk at `confidence`. tested: thresholds
+    at the first one tried. risk_bound: upper bound of the risk at `confidence`. tested: thresholds
     tried, the one that failed included. needed_images: how many would certify the first threshold if
-    harm went on as observed; None where certified, or where no number would do.
+    harm went on as observed; None where certified, or where no number would do. helped: images that staying
+    low puts right, which rule accuracy_drop weighs against the harmed; None where they do not count.
     """
 
     threshold: float
@@ -42,6 +44,20 @@ class Certificate:
     risk_bound: float
     tested: int
     needed_images: int | None
+    helped: int | None = None
+
+
+def describe_promise(certificate: Mapping[str, Any]) -> str:
+    """Of a certificate's document: what is limited, and to how much."""
+    what = "risk" if certificate.get("helped") is None else "lost accuracy"
+    return f"{what} at most {certificate['alpha']} at confidence {certificate['confidence']}"
+
+
+def describe_ground(certificate: Mapping[str, Any]) -> str:
+    """What the promise rests on."""
+    helped = certificate.get("helped")
+    balance = "" if helped is None else f" and {helped:,} helped"
+    return f"{certificate['harmful']:,} harmed{balance} of {certificate['images']:,} images"
 
 
 def list_candidates(scores: Floats) -> Floats:
@@ -83,10 +99,15 @@ def risk_bound(harmful: int, images: int, confidence: float) -> float:
 
 def count_needed(harmful: int, images: int, alpha: float, confidence: float) -> int | None:
     """The least number of images of which the share `harmful / images` would pass; None where none does."""
-    counts = np.arange(max(images, 1), _MOST_IMAGES)
+    counts = np.arange(max(images, 1), MOST_IMAGES)
     expected = np.floor(counts * (harmful / max(images, 1)))
     passing = np.flatnonzero(binom.cdf(expected, counts, alpha) <= 1 - confidence)
     return int(counts[passing[0]]) if len(passing) else None
+
+
+def draw_order(image_ids: Sequence[str], seed: int) -> list[int]:
+    """Indices of the images in an order drawn by hash."""
+    return sorted(range(len(image_ids)), key=lambda index: rank("certify", seed, image_ids[index]))
 
 
 def set_apart(image_ids: Sequence[str], share: float, seed: int) -> Bools:
@@ -96,10 +117,10 @@ def set_apart(image_ids: Sequence[str], share: float, seed: int) -> Bools:
     """
     if round(share * len(image_ids)) < 2:
         raise PipelineError(
-            f"fit.threshold.rule: risk learns from {share:g} of the calibration images and certifies by the "
-            f"others; {len(image_ids)} are too few; set data.calibration_images to {round(2 / share)} or more"
+            f"fit.threshold.rule: a certified one learns from {share:g} of the calibration images and "
+            f"certifies by the others; {len(image_ids)} are too few; set data.calibration_images to "
+            f"{round(2 / share)} or more"
         )
-    order = sorted(range(len(image_ids)), key=lambda index: rank("certify", seed, image_ids[index]))
     chosen = np.zeros(len(image_ids), dtype=bool)
-    chosen[order[: round(share * len(image_ids))]] = True
+    chosen[draw_order(image_ids, seed)[: round(share * len(image_ids))]] = True
     return chosen

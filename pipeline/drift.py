@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, chi2_contingency, fisher_exact, ks_2samp, kstwo
 
+from pipeline.certify import describe_promise
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.policy import escalate
@@ -187,9 +188,7 @@ def conclude(drift: Drift, certificate: Mapping[str, Any]) -> str:
     """
     promise = f"the fitted escalation rate of {drift.reference_rate:.2%} (the policy holds no certificate)"
     if certificate.get("certified"):
-        promise = (
-            f"the certificate (risk at most {certificate['alpha']} at confidence {certificate['confidence']})"
-        )
+        promise = f"the certificate ({describe_promise(certificate)})"
     if not drift.findings:
         return (
             f"no shift found: nothing speaks against {promise}, though scores alone cannot prove it, and "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pipeline.certify import describe_ground, describe_promise
 from pipeline.measured import Document, Metrics
 from pipeline.wording import DASH, Grid, milliseconds, number, percent, points, times, words
 
@@ -168,10 +169,7 @@ def judge_fit(fit: Document) -> list[Verdict]:
 
 def _judge_certificate(certificate: Document, evaluation: Document) -> Verdict:
     """The promise, what it rests on, and what became of it on images that had no part in it."""
-    promise = (
-        f"at most {percent(certificate['alpha'])} harmed, at confidence {percent(certificate['confidence'])}"
-    )
-    ground = f"{number(certificate['harmful'], 0)} harmed of {number(certificate['images'], 0)} images"
+    promise, ground = describe_promise(certificate), describe_ground(certificate)
     if not certificate["certified"]:
         return Verdict(f"NOT certified: {promise} ({ground}); every image is escalated.", False)
     risk = evaluation["certified_risk"]

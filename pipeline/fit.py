@@ -9,15 +9,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.betting import certify_drop
 from pipeline.calibration import (
     Calibration,
+    Floats,
     calibrate,
     expected_oracle,
     learn_direction,
     learn_proxy,
     rank_correlation,
 )
-from pipeline.certify import Certificate, certify, list_candidates, set_apart
+from pipeline.certify import (
+    Certificate,
+    certify,
+    describe_ground,
+    describe_promise,
+    draw_order,
+    list_candidates,
+    set_apart,
+)
 from pipeline.costs import check_engine
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
@@ -25,7 +35,7 @@ from pipeline.files import read_json
 from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
-from pipeline.params.fit import FitParams
+from pipeline.params.fit import FitParams, ThresholdParams
 from pipeline.policy import Policy, decide, score
 from pipeline.proxies import get_proxy
 from pipeline.samples import join_proxies
@@ -33,6 +43,7 @@ from pipeline.thresholds import Costs, Threshold, choose_threshold
 
 # Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
 _LEARNING_SHARE = 0.2
+_CERTIFIED = ("risk", "accuracy_drop")
 
 
 class Fitted(NamedTuple):
@@ -60,6 +71,11 @@ def fit(
 
     Raises PipelineError where the rule asks for what these images or costs do not tell.
     """
+    if params.threshold.rule == "accuracy_drop" and not has_labels(samples):
+        raise PipelineError(
+            "fit.threshold.rule: accuracy_drop needs labels that the model knows; these weights name no "
+            "classes of the data. Use escalation_rate or risk, or weights whose metadata lists their classes"
+        )
     samples, coefficients = _learn(samples, params)
     calibrating, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))
     learned, certifying = _set_apart(calibrating, params)
@@ -110,8 +126,8 @@ def _learn(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, tupl
 
 
 def _set_apart(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The calibration images that learn, and those that certify what was learned: none but for rule risk."""
-    if params.threshold.rule != "risk":
+    """The calibration images that learn, and those that certify: none but for the certified rules."""
+    if params.threshold.rule not in _CERTIFIED:
         return samples, samples.clear()
     learns = pl.Series(set_apart(samples["image_id"].to_list(), _LEARNING_SHARE, params.seed))
     return samples.filter(learns), samples.filter(~learns)
@@ -127,39 +143,40 @@ def _choose(
 ) -> tuple[Threshold, dict[str, Any]]:
     """The threshold, and its certificate where the rule asks for one."""
     rule, scores = params.threshold, score(column(learned, "proxy"), direction)
-    if rule.rule == "accuracy_drop" and not has_labels(learned):
-        raise PipelineError(
-            "fit.threshold.rule: accuracy_drop needs labels that the model knows; these weights name no "
-            "classes of the data. Use escalation_rate or risk, or weights whose metadata lists their classes"
-        )
-    if rule.rule != "risk":
-        losses = losses_if_low(learned)
-        return choose_threshold(rule, scores, direction, calibration, losses, costs), {}
-    found = certify(
-        score(column(certifying, "proxy"), direction),
-        harmed_if_low(certifying),
-        list_candidates(scores),
-        rule.value,
-        rule.confidence,
-    )
+    if rule.rule not in _CERTIFIED:
+        return choose_threshold(rule, scores, direction, calibration, costs), {}
+    found = _certify(params, certifying, direction, list_candidates(scores))
     digests = {
         f"{name}_sha256": hashlib.sha256("\n".join(part["image_id"]).encode()).hexdigest()
         for name, part in (("learned", learned), ("certified", certifying))
     }
-    event = "harm" if has_labels(certifying) else "disagreement"
-    about = {"event": event, "learned_images": len(learned), **digests}
-    warnings = () if found.certified else (_explain_failure(found, event),)
+    about = {"learned_images": len(learned), "event": _event(rule, certifying), **digests}
+    warnings = () if found.certified else (_explain_failure(asdict(found)),)
     return Threshold(found.threshold, warnings), {**asdict(found), **about}
 
 
-def _explain_failure(found: Certificate, event: str) -> str:
-    needed = (
-        f"about {found.needed_images} would do" if found.needed_images else "no number of images would do"
-    )
+def _certify(params: FitParams, certifying: pl.DataFrame, direction: int, candidates: Floats) -> Certificate:
+    rule, drawn = params.threshold, draw_order(certifying["image_id"].to_list(), params.seed)
+    samples = certifying[drawn]
+    scores = score(column(samples, "proxy"), direction)
+    if rule.rule == "risk":
+        return certify(scores, harmed_if_low(samples), candidates, rule.value, rule.confidence)
+    return certify_drop(scores, losses_if_low(samples), candidates, rule.value, rule.confidence)
+
+
+def _event(rule: ThresholdParams, samples: pl.DataFrame) -> str:
+    """What an image that stays low meets, of which the certificate limits how many do."""
+    if rule.rule == "accuracy_drop":
+        return "harm less help"
+    return "harm" if has_labels(samples) else "disagreement"
+
+
+def _explain_failure(certificate: Mapping[str, Any]) -> str:
+    needed = certificate["needed_images"]
+    remedy = f"about {needed:,} would do" if needed else "no number of images would do"
     return (
-        f"cannot certify a risk of {found.alpha} at confidence {found.confidence}: {found.harmful} of "
-        f"{found.images} images meet {event} even where nearly all are escalated; at this rate {needed}. "
-        "Every image is escalated"
+        f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
+        f"all are escalated; at this rate {remedy}. Every image is escalated"
     )
 
 

@@ -9,7 +9,14 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.calibration import Calibration, Floats, expected_oracle, rank_correlation
-from pipeline.deferral import agreement_curve, agreement_over_random, draw_weights, gain_over_random
+from pipeline.deferral import (
+    agreement_curve,
+    agreement_over_random,
+    draw_weights,
+    gain_over_random,
+    percentile_interval,
+    resample,
+)
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
@@ -59,21 +66,28 @@ def judge(
         "calibration_error": float(error),
         "agreement_over_random": agreement_over_random(escalated, agree, weights, confidence)._asdict(),
         "gain_over_random": gain._asdict() if gain else None,
-        "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,
+        "certified_risk": _recheck(samples, escalated, weights, params) if policy.certificate else None,
         **_with_labels(samples, escalated),
     }
     return {"evaluation": evaluation, "beats_random": int(gain is not None and gain.ci_low > 0)}
 
 
-def _recheck(samples: pl.DataFrame, escalated: Any, params: FitParams) -> dict[str, float]:
-    """The certified risk on images that neither learned nor certified, with its exact interval."""
+def _recheck(
+    samples: pl.DataFrame, escalated: NDArray[np.bool_], weights: Floats, params: FitParams
+) -> dict[str, float]:
+    """What was certified, on images that neither learned nor certified.
+
+    Its interval is the exact one of a share, or, where losses and gains cancel, from resamples.
+    """
+    rule, images = params.threshold, len(samples)
+    if rule.rule == "accuracy_drop":
+        lost = losses_if_low(samples) * ~escalated
+        return percentile_interval(
+            resample(lambda part: part @ lost / images, weights), rule.confidence
+        )._asdict()
     harmful = int((harmed_if_low(samples) & ~escalated).sum())
-    interval = binomtest(harmful, len(samples)).proportion_ci(params.threshold.confidence, method="exact")
-    return {
-        "value": harmful / len(samples),
-        "ci_low": float(interval.low),
-        "ci_high": float(interval.high),
-    }
+    interval = binomtest(harmful, images).proportion_ci(rule.confidence, method="exact")
+    return {"value": harmful / images, "ci_low": float(interval.low), "ci_high": float(interval.high)}
 
 
 def _with_labels(samples: pl.DataFrame, escalated: Any) -> dict[str, float]:

@@ -21,8 +21,9 @@ from pipeline.proxies import (
 
 NAME = "learned"
 _LARGEST = 10
+_OF_LOGITS = (confidence, entropy, margin, energy)
 # Columns of `layer_features` among which a model chooses: all, those of the logits, the probabilities.
-GROUPS = (slice(None), slice(-_LARGEST - 4, None), slice(-_LARGEST, None))
+GROUPS = (slice(None), slice(-_LARGEST - len(_OF_LOGITS), None), slice(-_LARGEST, None))
 
 
 def layer_features(trace: Array, logits: Array) -> Array:
@@ -31,8 +32,7 @@ def layer_features(trace: Array, logits: Array) -> Array:
     largest probabilities (of fewer classes all), ascending.
     """
     library = library_of(trace)
-    whole = (cls_early_to_final, confidence, entropy, margin, energy)
-    columns = [feature(trace, logits)[:, None] for feature in whole]
+    columns = [feature(trace, logits)[:, None] for feature in (cls_early_to_final, *_OF_LOGITS)]
     lengths = library.log(step_lengths(trace) + TINY)
     largest = sorted_values(probabilities_of(logits))[:, -_LARGEST:]
     return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns, largest], -1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -18,6 +18,7 @@ from pipeline.timing import Floats
 from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
 
 ALPHAS = (0.01, 0.02, 0.05)
+PROMISED_DROPS = (0.005, 0.01, 0.02)
 DROPS = (0.0, 0.005, 0.01)
 # Those that are followed through; the rest stand in the first tables.
 FOLLOWED = ("cls_change", "cls_early_to_final", "confidence", "margin", "learned")
@@ -43,9 +44,11 @@ def study_oracle(samples: pl.DataFrame) -> OracleName:
     return "benefit" if has_labels(samples) else "disagreement"
 
 
-def risk_params(params: FitParams, proxy: str, oracle: OracleName, alpha: float) -> FitParams:
-    """The same section with rule `risk` at `alpha`."""
-    threshold = ThresholdParams(rule="risk", value=alpha, confidence=params.threshold.confidence)
+def certified_params(
+    params: FitParams, proxy: str, oracle: OracleName, rule: Literal["risk", "accuracy_drop"], value: float
+) -> FitParams:
+    """The same section with a certified rule."""
+    threshold = ThresholdParams(rule=rule, value=value, confidence=params.threshold.confidence)
     return params.model_copy(update={"proxy": proxy, "oracle": oracle, "threshold": threshold})
 
 
@@ -144,6 +147,27 @@ def describe_certificates(fits: Mapping[tuple[str, float], Fitted], prices: Pric
     return ["", *piped(Grid(header, tuple(rows)))]
 
 
+def describe_promised_drops(fits: Mapping[tuple[str, float], Fitted], prices: Prices) -> list[str]:
+    """By proxy and limit: what it costs to promise the limit instead of keeping to it on one sample."""
+    header = (
+        "proxy",
+        "points promised",
+        "harmed, helped / certifying",
+        "escalated",
+        "speed-up",
+        "points lost on evaluation",
+    )
+    rows = []
+    for (proxy, drop), fitted in fits.items():
+        found, judged = fitted.metrics["certificate"], fitted.metrics["evaluation"]
+        rate, ground = judged["escalation_rate"], "not certified"
+        if found["certified"]:
+            ground = f"{found['harmful']}, {found['helped']} / {found['images']}"
+        shown = percent(rate), times(_speedup(prices, rate)), _points(judged["certified_risk"])
+        rows.append((proxy, f"{100 * drop:.1f}", ground, *shown))
+    return ["", *piped(Grid(header, tuple(rows)))]
+
+
 def _speedup(prices: Prices, rate: float) -> float:
     return prices.latency_ms["static_high"] / float(prices.at(pl.Series([rate]).to_numpy())[0])
 
@@ -157,7 +181,7 @@ def describe_limits(
     for signal in signals:
         for drop in DROPS:
             found = _ask(samples, signal, prices, params, Limits(drop=drop))
-            lost = DASH if found is None else _points(found)
+            lost = DASH if found is None else _points(found.drop._asdict())
             cells = (
                 (DASH, DASH, DASH)
                 if found is None
@@ -180,7 +204,7 @@ def describe_mid(
         if found is None:
             continue
         shown = (milliseconds(found.latency_ms), percent(found.escalation_rate), percent(found.reached))
-        rows.append((signal.name, *shown, _points(found)))
+        rows.append((signal.name, *shown, _points(found.drop._asdict())))
         if found.reached > mid[found.quality]:
             ahead.append(signal.name)
     quality = "accuracy" if has_labels(samples) else "agreement"
@@ -202,6 +226,6 @@ def _ask(
     )
 
 
-def _points(found: Recommendation) -> str:
-    value, low, high = (f"{100 * part:+.2f}" for part in found.drop)
+def _points(lost: Document) -> str:
+    value, low, high = (f"{100 * lost[key]:+.2f}" for key in ("value", "ci_low", "ci_high"))
     return f"{value} [{low}, {high}]"

@@ -29,18 +29,15 @@ def choose_threshold(
     scores: Floats,
     direction: int,
     calibration: Calibration,
-    losses: Floats,
     costs: Costs | None,
 ) -> Threshold:
     """Apply the rule to the calibration scores (N,); every outcome is valid, odd ones carry a warning.
 
-    losses (N,): what each image loses by staying low (`judge.losses_if_low`); costs: of rule latency_budget.
+    costs: of rule latency_budget. The certified rules are not among these (`certify`, `betting`).
     Raises PipelineError where the budget does not even pay for the low pass.
     """
     if rule.rule == "escalation_rate":
         value = at_rate(scores, rule.value)
-    elif rule.rule == "accuracy_drop":
-        value = _within_drop(scores, losses, rule.value)
     elif rule.rule == "latency_budget":
         value = at_rate(scores, _affordable_rate(rule.value, costs))
     elif rule.rule == "max_delta":
@@ -55,16 +52,6 @@ def at_rate(scores: Floats, rate: float) -> float:
     ordered = np.sort(scores)
     escalated = round(rate * len(ordered))
     return _between(ordered, len(ordered) - escalated)
-
-
-def _within_drop(scores: Floats, losses: Floats, limit: float) -> float:
-    """The threshold that keeps most images low while they lose at most `limit` per calibration image."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    drops = np.concatenate([[0.0], np.cumsum(losses[order])]) / len(scores)
-    # No threshold lies between two equal scores.
-    possible = np.concatenate([[True], ordered[:-1] < ordered[1:], [True]])
-    return _between(ordered, int(np.flatnonzero(possible & (drops <= limit))[-1]))
 
 
 def _affordable_rate(budget_ms: float, costs: Costs | None) -> float:

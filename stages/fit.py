@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pipeline.certify import describe_ground, describe_promise
 from pipeline.files import write_csv, write_json
 from pipeline.fit import conditions, fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
@@ -56,8 +57,8 @@ def _certificate(metrics: dict[str, Any]) -> list[str]:
     if not found or not found["certified"]:
         return []
     sentence = (
-        f"fit: certified: risk at most {found['alpha']} at confidence {found['confidence']} "
-        f"({found['harmful']} harmed of {found['images']}, bound {found['risk_bound']:.4f}); "
+        f"fit: certified: {describe_promise(found)} "
+        f"({describe_ground(found)}, bound {found['risk_bound']:.4f}); "
         f"evaluation {risk['value']:.4f} [{risk['ci_low']:.4f}, {risk['ci_high']:.4f}]"
     )
     return [sentence]

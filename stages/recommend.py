@@ -77,7 +77,7 @@ def main(
             f"no threshold of {' or '.join(policies)} keeps to these limits on the calibration images; "
             f"static low takes {low:.2f} ms, static high {high:.2f} ms; allow more, or try --proxy {ANY}"
         )
-    click.echo("\n".join(_lines(found, policies[found.proxy], measured, scenario, confidence)))
+    click.echo("\n".join(_lines(found, policies[found.proxy], measured, scenario, confidence, limits)))
 
 
 def _fit(low: Path, deltas: Path, settings: FitParams, proxy: str) -> Policy:
@@ -110,6 +110,7 @@ def _lines(
     measured: dict[str, Any],
     scenario: str,
     confidence: float,
+    limits: Limits,
 ) -> list[str]:
     chosen = f"{100 * found.calibration_drop:+.2f}"
     drop, low, high = (f"{100 * value:+.2f}" for value in found.drop)
@@ -123,7 +124,19 @@ def _lines(
         *lines.splitlines(),
         *_against_mid(found, measured),
         f"  set it: dvc exp run {_settings(found, policy)}",
+        *_promise(found, policy, limits),
     ]
+
+
+def _promise(found: Recommendation, policy: Policy, limits: Limits) -> list[str]:
+    """How to have the limit promised, for some more escalation; agreement is promised by rule risk."""
+    if not limits.drop:
+        return []
+    rule = "accuracy_drop" if found.quality == "accuracy" else "risk"
+    settings = (
+        f"-S fit.proxy={policy.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={limits.drop:g}"
+    )
+    return [f"  have the limit certified: dvc exp run {settings}"]
 
 
 def _against_mid(found: Recommendation, measured: dict[str, Any]) -> list[str]:

@@ -1,15 +1,16 @@
 """`adaptive-vit study`: which signal wins, what a certificate costs, and when adaptivity beats static mid."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.findings import policies_of
-from pipeline.fit import fit, read_samples
+from pipeline.fit import Fitted, fit, read_samples
 from pipeline.frontier import Prices
+from pipeline.judge import has_labels
 from pipeline.learned import layer_features
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, proxy_of
@@ -20,13 +21,15 @@ from pipeline.samples import join_proxies
 from pipeline.study import (
     ALPHAS,
     FOLLOWED,
+    PROMISED_DROPS,
     Signal,
     best_single,
+    certified_params,
     describe_certificates,
     describe_limits,
     describe_mid,
+    describe_promised_drops,
     describe_signals,
-    risk_params,
     study_oracle,
 )
 from pipeline.tables import read_fingerprint
@@ -58,12 +61,18 @@ def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path |
         {name: item["latency_ms"]["mean"] for name, item in policies_of(measured).items()},
         measured["adaptive"]["escalation_rate"],
     )
-    fits = {
-        (name, alpha): fit(tables[name], risk_params(settings, name, oracle, alpha), fingerprint)
-        for name in FOLLOWED
-        for alpha in ALPHAS
-    }
-    parts += ["", "### What a certificate costs", *describe_certificates(fits, prices)]
+
+    def certify(rule: Literal["risk", "accuracy_drop"], values: tuple[float, ...]) -> dict[Any, Fitted]:
+        return {
+            (name, value): fit(
+                tables[name], certified_params(settings, name, oracle, rule, value), fingerprint
+            )
+            for name in FOLLOWED
+            for value in values
+        }
+
+    risks = certify("risk", ALPHAS)
+    parts += ["", "### What a certificate costs", *describe_certificates(risks, prices)]
     policies = {
         name: fit(
             tables[name], settings.model_copy(update={"proxy": name, "oracle": oracle}), fingerprint
@@ -72,6 +81,9 @@ def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path |
     }
     signals = [_signal(low, deltas, policy) for policy in policies.values()]
     parts += ["", "### What a limit on the loss costs", *describe_limits(samples, signals, prices, settings)]
+    if has_labels(samples):
+        promised = describe_promised_drops(certify("accuracy_drop", PROMISED_DROPS), prices)
+        parts += ["", "### What promising that limit costs", *promised]
     if "static_mid" in measured:
         rival = describe_mid(samples, signals, prices, measured["static_mid"], settings)
         parts += ["", "### Against the static policy in between", *rival]

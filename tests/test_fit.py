@@ -211,8 +211,27 @@ def test_a_certificate_needs_images_of_its_own_and_says_how_many():
     fitted = fit(many(80, 0.7), params("risk", 0.05), FINGERPRINT)
     assert fitted.metrics["evaluation"]["escalation_rate"] == 1
     assert fitted.metrics["certificate"]["certified"] == 0
-    assert "cannot certify a risk of 0.05" in fitted.warnings[0]
+    assert "cannot certify risk at most 0.05 at confidence 0.9: 0 harmed of 32 images" in fitted.warnings[0]
     assert "about 45 would do" in fitted.warnings[0]
+
+
+def test_a_certified_drop_of_accuracy_is_kept_on_images_that_had_no_part_in_it():
+    table = many(4000, 0.7)
+    fitted = fit(table, params("accuracy_drop", 0.02), FINGERPRINT)
+    certificate = fitted.policy.certificate
+    assert (certificate["certified"], certificate["event"], certificate["helped"]) == (
+        True,
+        "harm less help",
+        0,
+    )
+    assert (certificate["learned_images"], certificate["images"]) == (400, 1600)
+    assert 0.70 < fitted.policy.threshold < 0.72
+    judged = fitted.metrics["evaluation"]
+    assert 0 < judged["certified_risk"]["value"] == pytest.approx(1 - judged["accuracy"])
+    assert judged["certified_risk"]["ci_low"] < judged["certified_risk"]["value"] < 0.02
+    # The images are dealt out by hash: the same ones in another order make the same certificate.
+    again = fit(table.reverse(), params("accuracy_drop", 0.02), FINGERPRINT)
+    assert again.metrics["certificate"] == fitted.metrics["certificate"]
 
 
 def test_other_rules_carry_no_certificate():

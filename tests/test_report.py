@@ -334,6 +334,6 @@ def test_a_certificate_is_told_with_what_became_of_it(certified, risk, holds):
     verdict = judge_fit(fit)[-1]
     assert verdict.holds is holds
     assert verdict.text.startswith(
-        "Certified: at most 2.0 %" if certified else "NOT certified: at most 2.0 %"
+        "Certified: risk at most 0.02" if certified else "NOT certified: risk at most 0.02"
     )
     assert "60 harmed of 4,000 images" in verdict.text

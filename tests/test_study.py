@@ -7,11 +7,12 @@ from pipeline.fit import fit
 from pipeline.study import (
     Signal,
     best_single,
+    certified_params,
     describe_certificates,
     describe_limits,
     describe_mid,
+    describe_promised_drops,
     describe_signals,
-    risk_params,
     study_oracle,
 )
 from tests.test_fit import FINGERPRINT, params
@@ -69,7 +70,7 @@ def test_a_stricter_promise_escalates_more():
     benefit = TABLE["high_correct"] & ~TABLE["low_correct"]
     table = TABLE.with_columns(proxy=HARD, oracle=benefit.cast(float), delta=HARD)
     fits = {
-        ("hard", alpha): fit(table, risk_params(params(), "hard", "benefit", alpha), FINGERPRINT)
+        ("hard", alpha): fit(table, certified_params(params(), "hard", "benefit", "risk", alpha), FINGERPRINT)
         for alpha in (0.0001, 0.02, 0.1)
     }
     none, strict, loose = describe_certificates(fits, PRICES)[3:]
@@ -77,3 +78,19 @@ def test_a_stricter_promise_escalates_more():
     assert "| 100.0 % |" in none
     rates = [float(line.split("|")[4].strip(" %")) for line in (strict, loose)]
     assert rates[0] > rates[1]
+
+
+def test_a_promised_drop_is_told_with_both_sides_of_the_balance():
+    benefit = TABLE["high_correct"] & ~TABLE["low_correct"]
+    table = TABLE.with_columns(proxy=HARD, oracle=benefit.cast(float), delta=HARD)
+    fits = {
+        ("hard", drop): fit(
+            table, certified_params(params(), "hard", "benefit", "accuracy_drop", drop), FINGERPRINT
+        )
+        for drop in (0.0, 0.05)
+    }
+    none, kept = describe_promised_drops(fits, PRICES)[3:]
+    assert "| 0.0 | not certified | 100.0 % |" in none
+    found = fits["hard", 0.05].metrics["certificate"]
+    assert found["helped"] > 0
+    assert f"| 5.0 | {found['harmful']}, {found['helped']} / 800 |" in kept

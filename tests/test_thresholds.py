@@ -11,9 +11,9 @@ IDENTITY = Calibration("linear", (0.0, 1.0), (0.0, 1.0))
 TEN = np.arange(10.0)
 
 
-def choose(rule, value, scores=TEN, direction=1, losses=None, costs=None):
+def choose(rule, value, scores=TEN, direction=1, costs=None):
     params = ThresholdParams(rule=rule, value=value, confidence=0.9)
-    return choose_threshold(params, scores, direction, IDENTITY, losses, costs)
+    return choose_threshold(params, scores, direction, IDENTITY, costs)
 
 
 @pytest.mark.parametrize(("rate", "escalated"), [(0.1, 1), (0.3, 3), (0.95, 10), (0.94, 9), (0.04, 0)])
@@ -66,21 +66,6 @@ def test_fixed_is_in_proxy_units_whatever_the_direction():
     assert choose("fixed", 2.5).value == 2.5
     down = choose("fixed", 2.5, -TEN, direction=-1).value
     assert escalate(-TEN, down).tolist() == [True] * 3 + [False] * 7
-
-
-@pytest.mark.parametrize(("limit", "escalated"), [(0.0, 4), (0.1, 0), (0.3, 0)])
-def test_a_drop_keeps_as_many_images_low_as_it_allows(limit, escalated):
-    # Lost at 4 and 6, won at 5: up to 5 nothing is lost in all, and at 9 one in ten is.
-    losses = np.array([0, 0, 0, 0, 1, -1, 1, 0, 0, 0])
-    found = choose("accuracy_drop", limit, losses=losses)
-    assert escalate(TEN, found.value).sum() == escalated
-
-
-def test_a_drop_is_not_exceeded_among_ties():
-    scores = np.array([0.0, 1.0, 1.0, 1.0, 2.0])
-    losses = np.array([0, 0, 1, 0, 0])
-    found = choose("accuracy_drop", 0.0, scores, losses=losses)
-    assert escalate(scores, found.value).tolist() == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize(("budget_ms", "escalated"), [(2.0, 0), (4.0, 2), (12.0, 10), (99.0, 10)])
