@@ -17,6 +17,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Beyond this a piece's activations leave the caches of one core; at a few large pieces, one thread also waits
 # longer for the other's last.
 _MOST_TOKENS = 520
+_WARM_UPS = 3
 
 
 class OpenVinoEngine(Engine):
@@ -40,6 +41,14 @@ class OpenVinoEngine(Engine):
             size: compile_for(core, model, spec, size, streams) for size in _sizes(spec, batch_size)
         }
         self.bound: dict[tuple[int, int], ov.InferRequest] = {}
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """A thread sets a size up when it first meets it: not amid the work, where few batches are alike."""
+        canvases = torch.zeros(self.batch_size, 3, self.size_px, self.size_px, dtype=torch.uint8)
+        counts = {min(size * self.runtime.threads, self.batch_size) for size in self.compiled}
+        for count in [1, *counts] * _WARM_UPS:  # Of two small pieces one thread may have taken both.
+            self.run(canvases[:count])
 
     def run(self, canvases: Tensor) -> Answer:
         count = len(canvases)
