@@ -77,7 +77,7 @@ def _regress_event(features: Floats, event: Floats) -> _Linear:
     model = LogisticRegressionCV(
         Cs=_STRENGTHS,
         cv=_FOLDS,
-        scoring="neg_log_loss",
+        scoring="roc_auc",  # Only the order of the scores counts.
         max_iter=_MOST_ITERATIONS,
         l1_ratios=(0.0,),
         use_legacy_attributes=False,

@@ -8,6 +8,7 @@ import polars as pl
 
 from pipeline.fit import Fitted
 from pipeline.frontier import Prices
+from pipeline.headroom import Headroom
 from pipeline.judge import has_labels
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams, OracleName, ThresholdParams
@@ -113,6 +114,18 @@ def _say_lead(order: Sequence[str], against: Document) -> str:
     if single != "cls_change":
         text += f" `cls_change` less {single}: {_interval(change, signed=True)}."
     return text
+
+
+def describe_headroom(oracle: str, single: str, found: Headroom) -> list[str]:
+    """One paragraph, below the tables of the signals."""
+    gain, lead = _interval(found.gain._asdict()), _interval(found.difference._asdict(), signed=True)
+    verdict = (
+        "there is more in these features than a weighted sum takes"
+        if found.difference.ci_low > 0
+        else f"a larger model finds no more in these features than `{single}` shows"
+    )
+    text = f"What could be had: boosted trees on the features of `learned` gain {gain} on {oracle}"
+    return ["", f"{text}; less {single}: {lead}. So {verdict}."]
 
 
 def describe_certificates(fits: Mapping[tuple[str, float], Fitted], prices: Prices) -> list[str]:

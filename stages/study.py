@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import polars as pl
 
+from pipeline.calibration import learn_direction
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.findings import policies_of
 from pipeline.fit import Fitted, fit, read_samples
 from pipeline.frontier import Prices
+from pipeline.headroom import measure_headroom
 from pipeline.judge import has_labels
 from pipeline.learned import layer_features
-from pipeline.params.fit import FitParams
-from pipeline.policy import Policy, proxy_of
+from pipeline.oracles import ORACLES
+from pipeline.params.fit import FitParams, OracleName
+from pipeline.policy import Policy, proxy_of, score
 from pipeline.proxies import PROXIES
 from pipeline.proxy_bench import compare_proxies
 from pipeline.results import replace_in_file
@@ -26,6 +30,7 @@ from pipeline.study import (
     best_single,
     certified_params,
     describe_certificates,
+    describe_headroom,
     describe_limits,
     describe_mid,
     describe_promised_drops,
@@ -46,12 +51,12 @@ from stages.common import ParamsFile, path_option, stage_command
     help="Document in which to replace the part between the markers; else it is printed.",
 )
 def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path | None) -> None:
-    """Write the tables of docs/results.md from the data at hand: about a minute for 10,000 images."""
+    """Write the tables of docs/results.md from the data at hand: two minutes for 10,000 images."""
     settings = params.section("fit", FitParams)
     measured = _single_stream(replay)
     samples = join_proxies(low, deltas, {**PROXIES, "features": layer_features})
-    parts = ["### Which signal tells that high resolution matters", *_signals(samples, settings)]
     oracle = study_oracle(samples)
+    parts = ["### Which signal tells that high resolution matters", *_signals(samples, oracle, settings)]
     tables = {
         name: read_samples(low, deltas, settings.model_copy(update={"proxy": name, "oracle": oracle}))
         for name in FOLLOWED
@@ -98,7 +103,7 @@ def _single_stream(replay: Path) -> dict[str, Any]:
     return found
 
 
-def _signals(samples: Any, settings: FitParams) -> list[str]:
+def _signals(samples: pl.DataFrame, followed: OracleName, settings: FitParams) -> list[str]:
     values = {name: samples[name].to_numpy() for name in PROXIES}
     features = samples["features"].to_numpy()
 
@@ -108,7 +113,13 @@ def _signals(samples: Any, settings: FitParams) -> list[str]:
     compared = compare(settings.proxy)
     best = {oracle: best_single(by_proxy) for oracle, by_proxy in compared.items()}
     against = {name: compare(name) for name in set(best.values())}
-    return describe_signals(compared, {oracle: against[name][oracle] for oracle, name in best.items()})
+    learns, event = (samples["split"] == "calibration").to_numpy(), ORACLES[followed](samples)
+    single = score(values[best[followed]], learn_direction(values[best[followed]][learns], event[learns]))
+    headroom = measure_headroom(features, event > 0, single, learns, settings)
+    return [
+        *describe_signals(compared, {oracle: against[name][oracle] for oracle, name in best.items()}),
+        *describe_headroom(followed, best[followed], headroom),
+    ]
 
 
 def _signal(low: Path, deltas: Path, policy: Policy) -> Signal:

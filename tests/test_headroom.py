@@ -1,0 +1,44 @@
+import numpy as np
+
+from pipeline.headroom import measure_headroom
+from pipeline.study import describe_headroom
+from tests.test_fit import params
+
+
+def made(count, seed=0):
+    """An event that follows from the product of two features, which no weighted sum of them shows."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 3))
+    event = rng.random(count) < 1 / (1 + np.exp(-3 * features[:, 0] * features[:, 1]))
+    return features, event, np.arange(count) % 2 == 0
+
+
+def test_trees_find_what_a_sum_of_the_features_cannot():
+    features, event, learns = made(2000)
+    found = measure_headroom(features, event, features[:, 0], learns, params(bootstrap=200))
+    assert found.gain.ci_low > 0.3
+    assert 0.2 < found.difference.ci_low < found.difference.value < found.difference.ci_high
+    (_, text) = describe_headroom("benefit", "margin", found)
+    assert text.endswith("So there is more in these features than a weighted sum takes.")
+
+
+def test_where_the_single_signal_is_all_there_is_trees_find_no_more():
+    features, _, learns = made(2000)
+    event = np.random.default_rng(1).random(2000) < 1 / (1 + np.exp(-2 * features[:, 0]))
+    found = measure_headroom(features, event, features[:, 0], learns, params(bootstrap=200))
+    assert found.difference.ci_low <= 0
+    assert (
+        "a larger model finds no more in these features than `margin` shows"
+        in (describe_headroom("benefit", "margin", found)[1])
+    )
+
+
+def test_the_images_that_judge_do_not_teach():
+    features, event, learns = made(400)
+    other = np.where(learns, event, ~event)
+    constant = np.zeros(400)
+    mine, turned = (
+        measure_headroom(features, values, constant, learns, params(bootstrap=100)).gain.value
+        for values in (event, other)
+    )
+    assert mine > 0 > turned
