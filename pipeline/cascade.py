@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.engines.base import Answer, Engine, Spec
-from pipeline.engines.build import build_engine
+from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
 from pipeline.policy import Policy, decide, proxy_of
 from pipeline.runtime import Runtime
@@ -59,13 +59,24 @@ class Cascade:
     def answer(self, name: PolicyName, canvases: Tensor) -> Answers:
         """Host uint8 (N, 3, S, S) to answers, in the batches of the roles."""
         if name == "adaptive":
-            return self._adaptive(canvases)
+            return self._adaptive_one(canvases) if len(canvases) == 1 else self._adaptive(canvases)
         (role,) = NEEDS[name]
         engine = self.engines[role]
         top1 = [
             _to_host(_top1(engine.run(engine.upload(part))))[0] for part in canvases.split(engine.batch_size)
         ]
         return Answers(np.concatenate(top1), np.full(len(canvases), name == "static_high"))
+
+    def _adaptive_one(self, canvas: Tensor) -> Answers:
+        low, high = self.engines["low"], self.engines["high"]
+        uploaded = low.upload(canvas)
+        result = low.run(uploaded)
+        assert result.proxy is not None
+        top1, proxy = _to_host(_top1(result), result.proxy)
+        escalated = decide(self.policy, proxy)
+        if escalated[0]:
+            (top1,) = _to_host(_top1(high.run(uploaded)))
+        return Answers(top1.astype(np.int64, copy=False), escalated)
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
@@ -109,8 +120,8 @@ class Bench:
 
     def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
         """The engines of the roles named, each compiled for its batch."""
-        engines = {role: build_engine(self.spec(role), size) for role, size in batch_sizes.items()}
-        return Cascade(engines, self.policy, self.deadline_ms)
+        specs = {role: self.spec(role) for role in batch_sizes}
+        return Cascade(build_engines(specs, batch_sizes), self.policy, self.deadline_ms)
 
 
 class _Waiting:

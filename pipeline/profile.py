@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.engines.base import Engine, Spec, halvings
-from pipeline.engines.build import build_engine
+from pipeline.engines.build import build_engine, build_engines
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, prepare_process, synchronize
@@ -78,7 +78,7 @@ def count_flops(model: TracedViT, size_px: int) -> int:
 
 def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Role, Any]:
     """Milliseconds of `runs` single images per role, resize included, after a warm-up."""
-    engines = {role: build_engine(spec, 1) for role, spec in specs.items()}
+    engines = build_engines(specs, dict.fromkeys(specs, 1))
     image = {role: engine.upload(_images(1, specs[role].canvas_px)) for role, engine in engines.items()}
     for role, engine in engines.items():
         settle(partial(_window_ms, engine, image[role]), within, _WARMUP_WINDOWS)

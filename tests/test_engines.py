@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
-from pipeline.engines.build import build_engine
+from pipeline.engines.build import build_engine, build_engines
 from pipeline.engines.cudagraph import captured_sizes
 from pipeline.fused import FusedViT
 from pipeline.images import resize
@@ -172,3 +172,29 @@ def test_a_batch_is_split_so_that_every_thread_has_equally_much():
     assert list(split_evenly(7, sizes, 2)) == [(0, 2), (2, 2), (4, 1), (5, 1), (6, 1)]
     assert list(split_evenly(6, [2, 1], 1)) == [(0, 2), (2, 2), (4, 2)]
     assert list(split_evenly(3, sizes, 16)) == [(0, 1), (1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_engines_that_share_their_weights_answer_as_those_that_do_not(build, precision):
+    if why_not("openvino", CPU, precision):
+        pytest.skip(why_not("openvino", CPU, precision))
+    specs = {role: spec(size_px, "openvino", precision) for role, size_px in (("low", 32), ("high", 64))}
+    pair = build_engines(specs, {"low": 1, "high": 1})
+    for image in IMAGES[:3].split(
+        1
+    ):  # In turns, as a cascade runs them: neither writes what the other reads.
+        answers = {role: engine.run(image) for role, engine in pair.items()}
+        for role, size_px in (("low", 32), ("high", 64)):
+            expected = build("openvino", precision, size_px).run(image)
+            for name in ("logits", "embedding", "trace", "proxy"):
+                torch.testing.assert_close(getattr(answers[role], name), getattr(expected, name))
+
+
+def test_only_single_images_of_low_and_high_share_their_weights():
+    specs = {role: spec(px, "openvino") for role, px in (("low", 32), ("mid", 48), ("high", 64))}
+    engines = build_engines(specs, dict.fromkeys(specs, 1))
+    assert list(engines) == ["low", "mid", "high"]
+    compiled = {role: engine.single.get_compiled_model() for role, engine in engines.items()}
+    assert [len(model.inputs) for model in compiled.values()] == [3, 1, 3]
+    apart = build_engines(specs, {"low": 2, "high": 1})
+    assert [len(engine.single.get_compiled_model().inputs) for engine in apart.values()] == [1, 1]

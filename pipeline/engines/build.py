@@ -1,11 +1,29 @@
 """Building an engine by the name of its backend."""
 
+from collections.abc import Mapping
+
 from pipeline.engines.base import Engine, Spec
+from pipeline.params.model import Role
 
 
 def build_engine(spec: Spec, batch_size: int) -> Engine:
     """The engine that `spec.runtime` names, compiled for batches of up to `batch_size` images."""
     return _engine_class(spec.runtime.backend)(spec, batch_size)
+
+
+def build_engines(specs: Mapping[Role, Spec], batch_sizes: Mapping[Role, int]) -> dict[Role, Engine]:
+    """The engines of a cascade: `specs` for at least the roles of `batch_sizes`, all of one runtime.
+
+    Where single images go from low to high, the two share their weights if the backend can.
+    """
+    shared: dict[Role, Engine] = {}
+    if {batch_sizes.get("low"), batch_sizes.get("high")} == {1} and specs[
+        "low"
+    ].runtime.backend == "openvino":
+        from pipeline.engines.openvino import build_pair
+
+        shared["low"], shared["high"] = build_pair(specs["low"], specs["high"])
+    return {role: shared.get(role) or build_engine(specs[role], size) for role, size in batch_sizes.items()}
 
 
 def _engine_class(backend: str) -> type[Engine]:

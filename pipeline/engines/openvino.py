@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engines.base import Answer, Engine, Spec, halvings, split_evenly
+from pipeline.engines.joint import Part, join_models
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.quiet_openvino import ov
@@ -18,6 +19,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # longer for the other's last.
 _MOST_TOKENS = 520
 _WARM_UPS = 3
+_LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 
 
 class OpenVinoEngine(Engine):
@@ -26,16 +28,18 @@ class OpenVinoEngine(Engine):
     Threads that share a pass wait for each other at every layer, and all of them for one that lost its
     core to a decoder: as streams of one thread each they take a tenth less time, and lose only their own.
     Static shapes run faster than dynamic ones, so a batch is put together from fixed sizes.
+
+    part: of a pair that was compiled for single images (`build_pair`); None: it gets a model of its own.
     """
 
-    def __init__(self, spec: Spec, batch_size: int) -> None:
+    def __init__(self, spec: Spec, batch_size: int, part: Part | None = None) -> None:
         super().__init__(spec, batch_size)
-        core, model = ov.Core(), convert(spec)
-        shape = (batch_size, 3, spec.size_px, spec.size_px)
-        self.images = torch.zeros(shape, dtype=torch.uint8)
-        single = compile_for(core, model, spec, 1, {"PERFORMANCE_HINT": "LATENCY"})
+        core, model = ov.Core(), None if part else convert(spec)
+        self.images = torch.zeros(batch_size, 3, spec.size_px, spec.size_px, dtype=torch.uint8)
+        single = part.compiled if part else compile_for(core, model, spec, 1, _LATENCY)
         self.whole = Answer(*(torch.zeros(batch_size, *output.shape[1:]) for output in single.outputs))
-        self.single = self._bind(single, 0, 1)
+        self.single = part.create_request() if part else single.create_infer_request()
+        self._bind(self.single, part.image_input if part else 0, 0, 1)
         streams = {"NUM_STREAMS": spec.runtime.threads, "ENABLE_CPU_PINNING": False}
         self.compiled = {
             size: compile_for(core, model, spec, size, streams) for size in _sizes(spec, batch_size)
@@ -72,17 +76,26 @@ class OpenVinoEngine(Engine):
     def _request(self, start: int, size: int) -> ov.InferRequest:
         """The request for `size` images from `start` on, bound once."""
         if (start, size) not in self.bound:
-            self.bound[start, size] = self._bind(self.compiled[size], start, size)
+            request = self.compiled[size].create_infer_request()
+            self._bind(request, 0, start, size)
+            self.bound[start, size] = request
         return self.bound[start, size]
 
-    def _bind(self, compiled: ov.CompiledModel, start: int, size: int) -> ov.InferRequest:
-        """A request that reads and writes its images' part of the engine's own memory."""
+    def _bind(self, request: ov.InferRequest, image_input: int, start: int, size: int) -> None:
+        """Let it read and write its images' part of the engine's own memory."""
         rows = slice(start, start + size)
-        request = compiled.create_infer_request()
-        request.set_input_tensor(0, _shared(self.images[rows]))
+        request.set_input_tensor(image_input, _shared(self.images[rows]))
         for index, values in enumerate(value for value in self.whole if value is not None):
             request.set_output_tensor(index, _shared(values[rows]))
-        return request
+
+
+def build_pair(first: Spec, second: Spec) -> tuple[OpenVinoEngine, OpenVinoEngine]:
+    """Engines for single images that share the weights, which both specs have in common."""
+    models = [convert(spec) for spec in (first, second)]
+    for model, spec in zip(models, (first, second), strict=True):
+        model.reshape([1, 3, spec.size_px, spec.size_px])
+    compiled = ov.Core().compile_model(join_models(*models), "CPU", {**_settings(first), **_LATENCY})
+    return OpenVinoEngine(first, 1, Part(compiled, True)), OpenVinoEngine(second, 1, Part(compiled, False))
 
 
 @contextmanager
@@ -127,8 +140,11 @@ def compile_for(
     """Compiled for batches of `size` images; `how` are further settings of OpenVINO's."""
     shaped = model.clone()
     shaped.reshape([size, 3, spec.size_px, spec.size_px])
-    settings = {
+    return core.compile_model(shaped, "CPU", {**_settings(spec), **how})
+
+
+def _settings(spec: Spec) -> dict[str, Any]:
+    return {
         "INFERENCE_PRECISION_HINT": _HINTS[spec.runtime.precision],
         "INFERENCE_NUM_THREADS": spec.runtime.threads,
     }
-    return core.compile_model(shaped, "CPU", {**settings, **how})
