@@ -161,9 +161,8 @@ def main(
     offline_count = offline_count or 4 * OFFLINE_BLOCK[runtime.device.type]
     canvases = read_sample(images, sizes_px["high"], max(count, offline_count)).canvases
     scenarios = {"single_stream": canvases[:count], "offline": repeat(canvases, offline_count)}
-    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"].split(",")[0] or machine["processor"]).lower()).strip(
-        "-"
-    )
+    device = machine["gpu"].split(",")[0] or machine["processor"]  # Without the driver's version.
+    device = "-".join(re.findall(r"[a-z0-9]+", device.lower()))
     measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count)}
     measured["inference"] = compare(
         random_weights(model),

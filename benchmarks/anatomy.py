@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.cascade import Bench
 from pipeline.engines.openvino import compile_for, convert
@@ -20,8 +18,8 @@ from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.params.model import Role
 from pipeline.params.runtime import Precision
+from pipeline.profile import count_flops
 from pipeline.quiet_openvino import ov
-from pipeline.vit import Weights
 
 _PRODUCT = 2048
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,18 +44,10 @@ def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
     peak = measure_peak(bench.runtime.precision)
     found: dict[str, Any] = {"peak_gflop_per_s": peak}
     for role in ("low", "high"):
-        work = count_gflop(bench.weights, bench.sizes_px[role])
+        size_px = bench.sizes_px[role]
+        work = count_flops(FusedViT(bench.weights, size_px, None), size_px) / 1e9
         found[role] = {"gflop": work, "least_ms": 1e3 * work / peak, **_operations(bench, role, canvases)}
     return found | {"changing_ms": _time_changes(bench, canvases)}
-
-
-def count_gflop(weights: Weights, size_px: int) -> float:
-    """Of the fused graph for one image: its matrix products and convolutions, as torch counts them."""
-    fused, image = FusedViT(weights, size_px, None), torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8)
-    # The counter does not know the CPU's fused attention; the plain one is made of products it counts.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        fused(image)
-    return float(counter.get_total_flops() / 1e9)
 
 
 def measure_peak(precision: Precision) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -67,7 +67,7 @@ def _count(spec: Spec) -> dict[str, Any]:
     }
 
 
-def count_flops(model: TracedViT, size_px: int) -> int:
+def count_flops(model: nn.Module, size_px: int) -> int:
     """Floating-point operations of one image, matrix products and convolutions, as torch counts them."""
     # The counter does not know the CPU's fused attention; the plain one is made of products it counts.
     plain = sdpa_kernel(SDPBackend.MATH)

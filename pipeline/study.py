@@ -148,9 +148,7 @@ def describe_certificates(fits: Mapping[tuple[str, float], Fitted], prices: Pric
             (
                 proxy,
                 number(alpha),
-                f"{certificate['harmful']} / {certificate['images']}"
-                if certificate["certified"]
-                else "not certified",
+                _ground(certificate),
                 percent(rate),
                 times(_speedup(prices, rate)),
                 f"{risk['value']:.4f} [{risk['ci_low']:.4f}, {risk['ci_high']:.4f}]",
@@ -173,12 +171,18 @@ def describe_promised_drops(fits: Mapping[tuple[str, float], Fitted], prices: Pr
     rows = []
     for (proxy, drop), fitted in fits.items():
         found, judged = fitted.metrics["certificate"], fitted.metrics["evaluation"]
-        rate, ground = judged["escalation_rate"], "not certified"
-        if found["certified"]:
-            ground = f"{found['harmful']}, {found['helped']} / {found['images']}"
+        rate = judged["escalation_rate"]
         shown = percent(rate), times(_speedup(prices, rate)), _points(judged["certified_risk"])
-        rows.append((proxy, f"{100 * drop:.1f}", ground, *shown))
+        rows.append((proxy, f"{100 * drop:.1f}", _ground(found), *shown))
     return ["", *piped(Grid(header, tuple(rows)))]
+
+
+def _ground(certificate: Document) -> str:
+    """What the certificate counted, of how many images."""
+    if not certificate["certified"]:
+        return "not certified"
+    counts = ", ".join(str(certificate[name]) for name in ("harmful", "helped") if name in certificate)
+    return f"{counts} / {certificate['images']}"
 
 
 def _speedup(prices: Prices, rate: float) -> float:

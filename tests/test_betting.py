@@ -3,11 +3,7 @@ import pytest
 
 from pipeline.betting import _bets, certify_drop, is_below, mean_bound
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
-
-DELTA = 0.1
-SIMULATIONS = 600
-# Three standard errors of a share of DELTA over so many simulations.
-MARGIN = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5
+from tests.test_certify import DELTA, MARGIN, SIMULATIONS
 
 
 def draw_losses(scores, rng):

@@ -17,9 +17,8 @@ def build_engines(specs: Mapping[Role, Spec], batch_sizes: Mapping[Role, int]) -
     Where single images go from low to high, the two share their weights if the backend can.
     """
     shared: dict[Role, Engine] = {}
-    if {batch_sizes.get("low"), batch_sizes.get("high")} == {1} and specs[
-        "low"
-    ].runtime.backend == "openvino":
+    singles = batch_sizes.get("low") == batch_sizes.get("high") == 1
+    if singles and specs["low"].runtime.backend == "openvino":
         from pipeline.engines.openvino import build_pair
 
         shared["low"], shared["high"] = build_pair(specs["low"], specs["high"])
