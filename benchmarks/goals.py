@@ -38,7 +38,8 @@ def _inference_goals(inference: Document) -> dict[str, tuple[float, float, bool]
     usual, eager = single["usual way float32"], single["eager float32"]
     goals: dict[str, tuple[float, float, bool]] = {}
     for precision, least in (("float32", 3.5), ("bfloat16", 5.5)):
-        name = next((n for n in (f"cudagraph {precision}", f"openvino {precision}") if n in single), None)
+        names = (f"{backend} {precision}" for backend in ("cudagraph", "amx", "openvino"))
+        name = next((name for name in names if name in single), None)
         if name is None:
             continue
         ours = single[name]

@@ -1,16 +1,16 @@
 """Which backends this machine can run, and what is missing for the others."""
 
 import importlib.util
-import shutil
 
 import torch
 
+from pipeline.compiler import find_compiler
 from pipeline.errors import PipelineError
 from pipeline.params.runtime import Precision
 
 # Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
-PREFERENCE = {"cuda": ("cudagraph", "compile", "eager"), "cpu": ("openvino", "compile", "eager")}
-BACKENDS = ("eager", "openvino", "compile", "cudagraph")
+PREFERENCE = {"cuda": ("cudagraph", "compile", "eager"), "cpu": ("amx", "openvino", "compile", "eager")}
+BACKENDS = ("eager", "amx", "openvino", "compile", "cudagraph")
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
 
 
@@ -26,8 +26,14 @@ def choose_backend(wanted: str, device: torch.device, precision: Precision) -> s
 
 def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
     """What is missing for the backend, and what to do; None where it can run."""
+    if backend in ("amx", "openvino") and device.type != "cpu":
+        return "it runs on the CPU; use runtime.device: cpu"
+    if backend == "amx":
+        from pipeline.engines.amx.library import why_not_amx
+
+        return why_not_amx()
     if backend == "openvino":
-        return _why_not_openvino(device, precision)
+        return _why_not_openvino(precision)
     if backend == "cudagraph" and device.type != "cuda":
         return "it needs an NVIDIA GPU and a torch built for CUDA; use runtime.backend: auto"
     if backend in ("compile", "cudagraph"):
@@ -35,9 +41,7 @@ def why_not(backend: str, device: torch.device, precision: Precision) -> str | N
     return None
 
 
-def _why_not_openvino(device: torch.device, precision: Precision) -> str | None:
-    if device.type != "cpu":
-        return "it runs on the CPU here; use runtime.device: cpu"
+def _why_not_openvino(precision: Precision) -> str | None:
     if importlib.util.find_spec("openvino") is None:
         return "it is not installed; pip install openvino"
     from pipeline.quiet_openvino import ov
@@ -50,6 +54,6 @@ def _why_not_openvino(device: torch.device, precision: Precision) -> str | None:
 def _why_no_compiler(device: torch.device) -> str | None:
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton on CUDA; pip install triton"
-    if not any(map(shutil.which, ("g++", "clang++"))):
+    if find_compiler() is None:
         return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
     return None

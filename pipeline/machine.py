@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pipeline.compiler import find_compiler
+
 CODE = ("pipeline", "stages", "requirements.lock")
 PACKAGES = ("numpy", "openvino", "pyarrow", "timm", "torch", "torchvision")
 
@@ -20,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
         "gpu": _gpus(),
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))} | _compiler(),
     }
 
 
@@ -45,9 +47,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _compiler() -> dict[str, str]:
+    """By name; empty where there is none. It makes the engines that are compiled on the machine."""
+    name = find_compiler()
+    return {name: _output(name, "-dumpversion")} if name else {}
+
+
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return _output("git", "-C", str(folder), *words)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _processor() -> str:

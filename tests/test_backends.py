@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from pipeline import backends
 from pipeline.backends import choose_backend, why_not
+from pipeline.engines.amx import library
 from pipeline.errors import PipelineError
 from stages.engines import main
 
@@ -13,12 +14,15 @@ CPU = torch.device("cpu")
 
 
 def test_auto_takes_the_first_that_is_there(monkeypatch):
+    monkeypatch.setattr(library, "why_not_amx", lambda: None)
+    assert choose_backend("auto", CPU, "float32") == "amx"
+    monkeypatch.setattr(library, "why_not_amx", lambda: "no tiles")
     assert choose_backend("auto", CPU, "float32") == "openvino"
     missing = {"openvino"}
     monkeypatch.setattr(
         backends.importlib.util, "find_spec", lambda name: None if name in missing else object()
     )
-    monkeypatch.setattr(backends.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(backends, "find_compiler", lambda: None)
     assert choose_backend("auto", CPU, "float32") == "eager"
 
 
@@ -26,7 +30,8 @@ def test_auto_takes_the_first_that_is_there(monkeypatch):
     ("backend", "device", "message"),
     [
         ("cudagraph", "cpu", "runtime.backend: cudagraph cannot run float32 on cpu: it needs an NVIDIA GPU"),
-        ("openvino", "cuda", "openvino cannot run float32 on cuda: it runs on the CPU here"),
+        ("amx", "cuda", "amx cannot run float32 on cuda: it runs on the CPU; use runtime.device"),
+        ("openvino", "cuda", "openvino cannot run float32 on cuda: it runs on the CPU; use runtime.device"),
     ],
 )
 def test_a_backend_that_cannot_run_is_an_error_that_says_what_to_do(backend, device, message):
@@ -36,7 +41,7 @@ def test_a_backend_that_cannot_run_is_an_error_that_says_what_to_do(backend, dev
 
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _name: None)
-    monkeypatch.setattr(backends.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(backends, "find_compiler", lambda: None)
     assert "pip install openvino" in why_not("openvino", CPU, "float32")
     assert "install g++" in why_not("compile", CPU, "float32")
     assert "pip install triton" in why_not("compile", torch.device("cuda"), "float32")

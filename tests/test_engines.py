@@ -23,7 +23,13 @@ CPU = torch.device("cpu")
 IMAGES = canvases(11)
 LOCAL = draw_weights(ARCHITECTURES["static_vit_local"], 0, 64)
 # A compiler takes minutes for every shape; the other engines are tested in full.
-ENGINES = [("openvino", "float32"), ("openvino", "bfloat16"), ("eager", "bfloat16")]
+ENGINES = [
+    ("amx", "float32"),
+    ("amx", "bfloat16"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("eager", "bfloat16"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +84,10 @@ def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
     assert 0 < largest_error(found, expected) < TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("backend", ["amx", "openvino"])
 @pytest.mark.parametrize("count", range(1, 9))
-def test_any_number_of_images_is_answered_as_one_by_one(build, count):
-    found = build("openvino", "float32", 32)
+def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
+    found = build(backend, "float32", 32)
     together = found.run(IMAGES[:count]).each(torch.clone)
     for row in range(count):
         alone = found.run(IMAGES[row : row + 1])
@@ -88,22 +95,22 @@ def test_any_number_of_images_is_answered_as_one_by_one(build, count):
             torch.testing.assert_close(value[row : row + 1], single)
 
 
+@pytest.mark.parametrize("backend", ["amx", "openvino"])
 @pytest.mark.parametrize("proxy", PROXIES)
-def test_every_proxy_is_computed_inside_the_graph(proxy):
-    reason = why_not("openvino", CPU, "float32")
-    if reason:
-        pytest.skip(reason)
-    found = build_engine(replace(spec(32, "openvino"), proxy=PROXIES[proxy]), 3).run(IMAGES[:3])
+def test_every_proxy_comes_with_the_answer(backend, proxy):
+    if why_not(backend, CPU, "float32"):
+        pytest.skip(why_not(backend, CPU, "float32"))
+    found = build_engine(replace(spec(32, backend), proxy=PROXIES[proxy]), 3).run(IMAGES[:3])
     expected = PROXIES[proxy](engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_the_learned_proxy_is_computed_inside_the_graph():
-    reason = why_not("openvino", CPU, "float32")
-    if reason:
-        pytest.skip(reason)
+@pytest.mark.parametrize("backend", ["amx", "openvino"])
+def test_the_learned_proxy_comes_with_the_answer(backend):
+    if why_not(backend, CPU, "float32"):
+        pytest.skip(why_not(backend, CPU, "float32"))
     learned = Learned(tuple(np.random.default_rng(0).normal(size=38)), 0.5)
-    found = build_engine(replace(spec(32, "openvino"), proxy=learned), 3).run(IMAGES[:3])
+    found = build_engine(replace(spec(32, backend), proxy=learned), 3).run(IMAGES[:3])
     expected = learned(engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-4)
 

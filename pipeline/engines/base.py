@@ -6,6 +6,7 @@ so that whatever times an engine pays for it. Everything a pass says comes from 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,6 +74,17 @@ class Engine(ABC):
     @abstractmethod
     def run(self, canvases: Tensor) -> Answer:
         """Device uint8 (B, 3, canvas_px, canvas_px) to an answer, which on a GPU may still be under way."""
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch's idle threads spin for a while after their work, on the cores that an engine's own then want."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def halvings(batch_size: int) -> list[int]:

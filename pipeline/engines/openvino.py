@@ -1,14 +1,13 @@
 """`openvino`: the fused graph compiled for the CPU, once for each batch size that it meets."""
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.engines.base import Answer, Engine, Spec, halvings, split_evenly
+from pipeline.engines.base import Answer, Engine, Spec, halvings, one_torch_thread, split_evenly
 from pipeline.engines.joint import Part, join_models
 from pipeline.fused import FusedViT
 from pipeline.images import resize
@@ -60,7 +59,7 @@ class OpenVinoEngine(Engine):
             self.images[:1].copy_(resize(canvases, self.size_px))
             self.single.infer(share_outputs=True)
         else:
-            with _one_torch_thread():
+            with one_torch_thread():
                 self.images[:count].copy_(resize(canvases, self.size_px))
             self._run_pieces(count)
         return self.whole.each(lambda value: value[:count])
@@ -96,17 +95,6 @@ def build_pair(first: Spec, second: Spec) -> tuple[OpenVinoEngine, OpenVinoEngin
         model.reshape([1, 3, spec.size_px, spec.size_px])
     compiled = ov.Core().compile_model(join_models(*models), "CPU", {**_settings(first), **_LATENCY})
     return OpenVinoEngine(first, 1, Part(compiled, True)), OpenVinoEngine(second, 1, Part(compiled, False))
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Torch's idle threads spin for a while after their work, on the cores that OpenVINO's then want."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _shared(values: Tensor) -> ov.Tensor:

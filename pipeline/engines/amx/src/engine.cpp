@@ -1,0 +1,80 @@
+// What Python calls: engines, and the team of threads that runs them.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "pass.h"
+
+namespace vit {
+
+// A model with room for its passes: one image on all threads, or pieces of a batch on one thread each.
+class Engine {
+ public:
+  Engine(const Model& model, Team& team, int piece)
+      : model_(model), team_(team), threads_(team.threads()), piece_(piece) {
+    for (int thread = 0; thread < threads_; ++thread) {
+      spaces_.push_back(std::make_unique<Workspace>(model, piece));
+      scratches_.push_back(std::make_unique<Scratch>(model));
+    }
+  }
+
+  void run(const uint8_t* images, int count, const Outputs& outputs) {
+    Barrier barrier;
+    std::atomic<int> next{0};
+    team_.run([&](int thread) {
+      if (count == 1) pass(thread, 0, images, 1, outputs, thread, threads_, &barrier);
+      else run_pieces(thread, next, images, count, outputs);
+    });
+  }
+
+ private:
+  // Pieces get smaller towards the end, so that the threads finish together.
+  void run_pieces(int thread, std::atomic<int>& next, const uint8_t* images, int count, const Outputs& o) {
+    const size_t width = model_.width, pixels = size_t(3) * model_.size_px * model_.size_px;
+    for (int start = next.load(), size; start < count;) {
+      size = std::clamp((count - start) / threads_, 1, piece_);
+      if (!next.compare_exchange_weak(start, start + size)) continue;
+      const Outputs rows{o.logits + start * size_t(model_.classes), o.embedding + start * width,
+                         o.trace + start * (model_.depth + 1) * width};
+      pass(thread, thread, images + start * pixels, size, rows, 0, 1, nullptr);
+      start = next.load();
+    }
+  }
+
+  void pass(int thread, int space, const uint8_t* images, int count, const Outputs& outputs, int part, int parts,
+            Barrier* barrier) {
+    const Workspace& w = *spaces_[space];
+    const Scratch& s = *scratches_[thread];
+    if (model_.planes == 2) Pass<2>(model_, w, s, count, part, parts, barrier).run(images, outputs);
+    else Pass<1>(model_, w, s, count, part, parts, barrier).run(images, outputs);
+  }
+
+  const Model model_;
+  Team& team_;
+  const int threads_, piece_;
+  std::vector<std::unique_ptr<Workspace>> spaces_;
+  std::vector<std::unique_ptr<Scratch>> scratches_;
+};
+
+}  // namespace vit
+
+extern "C" {
+
+// Asks Linux for the tile registers, which a process has only on request; 0 where it gets them.
+int vit_request_tiles() {
+  constexpr int kRequest = 0x1023, kTileData = 18;
+  return static_cast<int>(syscall(SYS_arch_prctl, kRequest, kTileData));
+}
+
+vit::Team* vit_create_team(int threads) { return new vit::Team(threads); }
+
+// What the model points to must outlive the engine.
+vit::Engine* vit_create(const vit::Model* model, vit::Team* team, int piece) {
+  return new vit::Engine(*model, *team, piece);
+}
+
+void vit_run(vit::Engine* engine, const uint8_t* images, int count, const vit::Outputs* outputs) {
+  engine->run(images, count, *outputs);
+}
+
+void vit_destroy(vit::Engine* engine) { delete engine; }
+}

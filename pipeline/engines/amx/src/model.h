@@ -1,0 +1,105 @@
+// What a network is made of, as Python packs it (pack.py), and the memory that its passes work in.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "tiles.h"
+
+namespace vit {
+
+extern "C" {
+
+// Weights as right tiles, strip by strip of 16 outputs, and a bias for each output of the strips.
+struct Linear {
+  const bf16* tiles;
+  const float* bias;
+  int32_t inputs, outputs;  // multiples of 32 and of 16
+};
+
+// `widen` and `narrow` come in `Model::chunks` parts, each of some of the hidden values.
+// `taps` (9, width) of the local convolution, null where the block has none.
+struct Block {
+  Linear query, key, value, out;
+  const Linear *widen, *narrow;
+  const float *taps, *taps_bias;
+};
+
+struct Model {
+  int32_t size_px, patch_px, width, heads, depth, classes, planes, chunks;
+  Linear patches, head;
+  const float *position, *first;       // (patches, width), (width)
+  const float *norm_gain, *norm_bias;  // (width)
+  const Block* blocks;
+};
+
+// Rows of one image each: (classes), (width), (depth + 1, width).
+struct Outputs {
+  float *logits, *embedding, *trace;
+};
+}
+
+struct Sizes {
+  int side, tokens, head;
+  int key_tiles, value_steps;  // of a head: tokens by 16, tokens by 32
+
+  explicit Sizes(const Model& m)
+      : side(m.size_px / m.patch_px),
+        tokens(side * side + 1),
+        head(m.width / m.heads),
+        key_tiles((tokens + kLanes - 1) / kLanes),
+        value_steps((tokens + kDepth - 1) / kDepth) {}
+};
+
+template <class T>
+class Buffer {
+ public:
+  // Zeros: what is never written, behind the last row or token, must be finite.
+  explicit Buffer(size_t count) : memory_(static_cast<T*>(std::aligned_alloc(64, bytes(count))), &std::free) {
+    std::memset(memory_.get(), 0, bytes(count));
+  }
+  T* get() const { return memory_.get(); }
+
+ private:
+  static size_t bytes(size_t count) { return (count * sizeof(T) + 63) / 64 * 64; }
+  std::unique_ptr<T[], decltype(&std::free)> memory_;
+};
+
+// Rows of bfloat16 with memory of their own.
+class RowBuffer {
+ public:
+  RowBuffer(int rows, int width, int planes)
+      : memory_(size_t(rows) * width * planes), rows_{memory_.get(), size_t(width), size_t(rows) * width} {}
+  const Rows& rows() const { return rows_; }
+
+ private:
+  Buffer<bf16> memory_;
+  Rows rows_;
+};
+
+// The activations of up to `images` images, which the threads of a pass share.
+class Workspace {
+ public:
+  Workspace(const Model& m, int images)
+      : sizes(m),
+        tokens(rows(images) * m.width),
+        moved(rows(images) * m.width),
+        query(rows(images), m.width, m.planes),
+        attended(rows(images), m.width, m.planes),
+        keys_of_head(size_t(sizes.key_tiles) * (sizes.head / kDepth) * m.planes * kTile),
+        values_of_head(size_t(sizes.head / kLanes) * sizes.value_steps * m.planes * kTile),
+        keys(images * m.heads * keys_of_head),
+        values(images * m.heads * values_of_head) {}
+
+  const Sizes sizes;
+  const Buffer<float> tokens, moved;
+  const RowBuffer query, attended;
+  const size_t keys_of_head, values_of_head;
+  const Buffer<bf16> keys, values;
+
+ private:
+  // Tiles of equal height may end behind the last row.
+  size_t rows(int images) const { return images * sizes.tokens + kLanes; }
+};
+
+}  // namespace vit

@@ -1,0 +1,185 @@
+// A Vision Transformer's pass, with the class token's trace: the function of `FusedViT`.
+#pragma once
+#include "attention.h"
+#include "team.h"
+
+namespace vit {
+
+// A thread's own memory: one panel's normalised rows and hidden values, and scores.
+struct Scratch {
+  explicit Scratch(const Model& m)
+      : normal(kMostTiles * kLanes, std::max(m.width, m.patches.inputs), m.planes),
+        hidden(kMostTiles * kLanes, m.blocks[0].widen[0].outputs, m.planes),
+        scores(m) {}
+
+  const RowBuffer normal, hidden;
+  const Scores scores;
+};
+
+// One thread's part in a pass over some images: of one image a share of the tokens, of several all.
+// Keys and values apart, what a thread reads it has written itself.
+template <int planes>
+class Pass {
+ public:
+  Pass(const Model& model, const Workspace& space, const Scratch& scratch, int images, int thread, int threads,
+       Barrier* barrier)
+      : m_(model), w_(space), s_(scratch), sizes_(space.sizes), images_(images), threads_(threads),
+        barrier_(barrier), begin_(images * sizes_.tokens * thread / threads),
+        end_(images * sizes_.tokens * (thread + 1) / threads), classifies_(thread == 0),
+        tokens_(space.tokens.get()), moved_(space.moved.get()) {}
+
+  void run(const uint8_t* images, const Outputs& outputs) {
+    embed(images);
+    for (int index = 0; index < m_.depth; ++index) {
+      keep_trace(index, outputs);
+      run_block(m_.blocks[index], index + 1 == m_.depth);
+    }
+    keep_trace(m_.depth, outputs);
+    classify(outputs);
+    release_tiles();
+  }
+
+ private:
+  // The class token's row is computed too, of no pixels, and then replaced.
+  void embed(const uint8_t* images) {
+    const Rows& pixels = s_.normal.rows();
+    std::memset(pixels.data, 0, planes * pixels.plane * sizeof(bf16));
+    each_panel(begin_, end_ - begin_, kMostTiles, [&](const Panel& panel) {
+      for (int row = 0; row < panel.rows; ++row) {
+        const int image = (panel.first + row) / sizes_.tokens, patch = (panel.first + row) % sizes_.tokens - 1;
+        if (patch >= 0)
+          gather_pixels(images + size_t(image) * 3 * m_.size_px * m_.size_px, m_, patch, pixels.at(row));
+      }
+      apply<planes>(m_.patches, pixels, panel, [&](int row, int column, __m512 value) {
+        const int patch = (panel.first + row) % sizes_.tokens - 1;
+        const float* add = patch >= 0 ? m_.position + patch * m_.width : m_.first;
+        if (patch < 0) value = _mm512_setzero_ps();
+        _mm512_store_ps(token(panel.first + row) + column, _mm512_add_ps(value, _mm512_load_ps(add + column)));
+      });
+    });
+  }
+
+  // The last block goes on with the class tokens alone, since nothing reads the others.
+  void run_block(const Block& block, bool last) {
+    meet();
+    if (block.taps) look_around(block);
+    each_panel(begin_, end_ - begin_, kMostTiles, [&](const Panel& panel) { project(block, panel, !last); });
+    if (last && classifies_) each_panel(0, images_, kMostTiles, [&](const Panel& panel) { ask(block, panel); });
+    meet();
+    const int count = !last ? end_ - begin_ : classifies_ ? images_ : 0;
+    const int first = last ? 0 : begin_, stride = last ? sizes_.tokens : 1;
+    attend_all(first, count, last ? 1 : sizes_.tokens);
+    each_panel(first, count, kMostTiles, [&](const Panel& panel) { think(block, panel, stride); });
+  }
+
+  void look_around(const Block& block) {
+    for (int row = begin_; row < end_; ++row) {
+      const int place = row % sizes_.tokens;
+      float* to = moved_ + size_t(row) * m_.width;
+      if (place == 0) std::memcpy(to, token(row), m_.width * sizeof(float));
+      else convolve(block, token(row - place + 1), sizes_.side, place - 1, m_.width, to);
+    }
+    std::swap(tokens_, moved_);
+  }
+
+  void normalise_panel(const Panel& panel, int stride) {
+    for (int row = 0; row < panel.rows; ++row)
+      normalise(token((panel.first + row) * stride), m_.width,
+                [&](int column, __m512 value) { put<planes>(s_.normal.rows(), row, column, value); });
+  }
+
+  void project(const Block& block, const Panel& panel, bool all_ask) {
+    normalise_panel(panel, 1);
+    if (all_ask) project_query(block, panel);
+    apply<planes>(block.key, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+      const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
+      put_key<planes>(keys(image, column / sizes_.head), sizes_, place, column % sizes_.head, value);
+    });
+    apply<planes>(block.value, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+      const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
+      put_value<planes>(values(image, column / sizes_.head), sizes_, place, column % sizes_.head, value);
+    });
+  }
+
+  void ask(const Block& block, const Panel& panel) {
+    normalise_panel(panel, sizes_.tokens);
+    project_query(block, panel);
+  }
+
+  void project_query(const Block& block, const Panel& panel) {
+    const Rows query = w_.query.rows().from(panel.first);
+    apply<planes>(block.query, s_.normal.rows(), panel, [query](int row, int column, __m512 value) {
+      put<planes>(query, row, column, value);
+    });
+  }
+
+  // Rows of queries, of which every image has `each`.
+  void attend_all(int first, int count, int each) {
+    for (int row = first, end; row < first + count; row = end) {
+      const int image = row / each;
+      end = std::min(first + count, (image + 1) * each);
+      each_panel(row, end - row, kQueryTiles, [&](const Panel& panel) {
+        for (int head = 0; head < m_.heads; ++head)
+          s_.scores.attend<planes>(w_.query.rows().from(panel.first, head * sizes_.head), panel,
+                                   keys(image, head), values(image, head),
+                                   w_.attended.rows().from(panel.first, head * sizes_.head));
+      });
+    }
+  }
+
+  // What follows the attention: its output layer, and the two layers of the MLP, some hidden values at a time.
+  void think(const Block& block, const Panel& panel, int stride) {
+    const Rows hidden = s_.hidden.rows();
+    float* const tokens = token(panel.first * stride);
+    const size_t step = size_t(stride) * m_.width;
+    const auto add = [=](int row, int column, __m512 value) { add_to(tokens + row * step + column, value); };
+    apply<planes>(block.out, w_.attended.rows().from(panel.first), panel, add);
+    normalise_panel(panel, stride);
+    for (int chunk = 0; chunk < m_.chunks; ++chunk) {
+      apply<planes>(block.widen[chunk], s_.normal.rows(), panel, [hidden](int row, int column, __m512 value) {
+        put<planes>(hidden, row, column, gelu<planes>(value));
+      });
+      apply<planes>(block.narrow[chunk], s_.hidden.rows(), panel, add);
+    }
+  }
+
+  void keep_trace(int step, const Outputs& outputs) {
+    for (int image = 0; classifies_ && image < images_; ++image)
+      std::memcpy(outputs.trace + (size_t(image) * (m_.depth + 1) + step) * m_.width, token(image * sizes_.tokens),
+                  m_.width * sizeof(float));
+  }
+
+  void classify(const Outputs& outputs) {
+    each_panel(0, classifies_ ? images_ : 0, kMostTiles, [&](const Panel& panel) {
+      for (int row = 0; row < panel.rows; ++row)
+        normalise(token((panel.first + row) * sizes_.tokens), m_.width, [&](int column, __m512 value) {
+          value = _mm512_fmadd_ps(value, _mm512_load_ps(m_.norm_gain + column), _mm512_load_ps(m_.norm_bias + column));
+          _mm512_storeu_ps(outputs.embedding + size_t(panel.first + row) * m_.width + column, value);
+          put<planes>(s_.normal.rows(), row, column, value);
+        });
+      apply<planes>(m_.head, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+        float* to = outputs.logits + size_t(panel.first + row) * m_.classes + column;
+        _mm512_mask_storeu_ps(to, first_lanes(m_.classes - column), value);
+      });
+    });
+  }
+
+  float* token(int row) const { return tokens_ + size_t(row) * m_.width; }
+  bf16* keys(int image, int head) const { return w_.keys.get() + (image * m_.heads + head) * w_.keys_of_head; }
+  bf16* values(int image, int head) const {
+    return w_.values.get() + (image * m_.heads + head) * w_.values_of_head;
+  }
+  void meet() const { barrier_->wait(threads_); }
+
+  const Model& m_;
+  const Workspace& w_;
+  const Scratch& s_;
+  const Sizes sizes_;
+  const int images_, threads_;
+  Barrier* const barrier_;
+  const int begin_, end_;
+  const bool classifies_;
+  float *tokens_, *moved_;
+};
+
+}  // namespace vit

@@ -1,0 +1,105 @@
+// Matrix products on AMX tiles, of bfloat16 values in one plane or of float32 values split into two.
+//
+// Two planes, x = x0 + x1, give x y = x0 y0 + x0 y1 + x1 y0, whose error is some 2^-16 of the product: three
+// products of the matrix unit, which together take less time than one of float32 on the vector unit.
+#pragma once
+#include <algorithm>
+
+#include "lanes.h"
+
+namespace vit {
+
+constexpr int kDepth = 32;                    // inputs that a tile covers
+constexpr int kTile = kDepth * kLanes;        // elements of a tile of the right operand
+constexpr int kLine = 32;                     // elements of a cache line
+constexpr int kMostTiles = 5;                 // of the left operand at a time; as many sums are held
+
+// The left operand: rows of bfloat16, the second plane `plane` elements behind the first.
+struct Rows {
+  bf16* data;
+  size_t stride, plane;
+
+  bf16* at(size_t row, size_t column = 0) const { return data + row * stride + column; }
+  Rows from(size_t row, size_t column = 0) const { return {at(row, column), stride, plane}; }
+};
+
+// Rows that are worked on together: `tiles` of `height`, of which the last may end behind them.
+struct Panel {
+  int first, rows, tiles, height;
+};
+
+// Sets the height of the left tiles and the sums; the thread's own state until `release_tiles`.
+inline void configure_tiles(int height) {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, unused[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {};
+  } config;
+  for (int tile : {0, 1, 2, 3, 4, 7}) config.rows[tile] = height;
+  config.rows[5] = config.rows[6] = kLanes;
+  asm volatile("ldtilecfg %0" ::"m"(config));
+}
+
+inline void release_tiles() { _tile_release(); }
+
+// Calls use(panel) for panels of at most `most` tiles that make up the rows. The tiles are equally high, so
+// that as little as possible is computed for nothing.
+template <class Use>
+inline void each_panel(int first, int rows, int most, Use use) {
+  if (rows == 0) return;
+  const int tiles = (rows + kLanes - 1) / kLanes, height = (rows + tiles - 1) / tiles;
+  configure_tiles(height);
+  for (int tile = 0; tile < tiles; tile += most) {
+    const int some = std::min(most, tiles - tile), start = tile * height;
+    use(Panel{first + start, std::min(some * height, rows - start), some, height});
+  }
+}
+
+// One row of sums += one left tile times the right tiles, of `plane` elements' distance.
+#define VIT_MULTIPLY(sum)                          \
+  if constexpr (tiles > sum) {                     \
+    _tile_loadd(7, left + sum * step, stride);     \
+    _tile_dpbf16ps(sum, 7, 5);                     \
+    if constexpr (planes == 2) {                   \
+      _tile_dpbf16ps(sum, 7, 6);                   \
+      _tile_loadd(7, left + sum * step + a.plane, stride); \
+      _tile_dpbf16ps(sum, 7, 5);                   \
+    }                                              \
+  }
+#define VIT_STORE(sum) \
+  if constexpr (tiles > sum) _tile_stored(sum, result + sum * height * width, width * sizeof(float));
+
+// result (tiles * height, 16) in rows of `width` floats = a times `depth` right tiles, planes side by side.
+template <int planes, int tiles>
+inline void multiply(const Rows& a, int height, const bf16* right, int depth, float* result, size_t width) {
+  const size_t stride = a.stride * sizeof(bf16), step = a.stride * height;
+  _tile_zero(0);
+  if constexpr (tiles > 1) _tile_zero(1);
+  if constexpr (tiles > 2) _tile_zero(2);
+  if constexpr (tiles > 3) _tile_zero(3);
+  if constexpr (tiles > 4) _tile_zero(4);
+  const bf16* left = a.data;
+  for (int k = 0; k < depth; ++k, left += kDepth, right += planes * kTile) {
+    _tile_loadd(5, right, 64);
+    if constexpr (planes == 2) _tile_loadd(6, right + kTile, 64);
+    VIT_MULTIPLY(0) VIT_MULTIPLY(1) VIT_MULTIPLY(2) VIT_MULTIPLY(3) VIT_MULTIPLY(4)
+  }
+  VIT_STORE(0) VIT_STORE(1) VIT_STORE(2) VIT_STORE(3) VIT_STORE(4)
+}
+#undef VIT_MULTIPLY
+#undef VIT_STORE
+
+// The same for a number of tiles, 1 to `kMostTiles`, that is known when it runs.
+template <int planes>
+inline void multiply(
+    int tiles, const Rows& a, int height, const bf16* right, int depth, float* result, size_t width) {
+  switch (tiles) {
+    case 1: return multiply<planes, 1>(a, height, right, depth, result, width);
+    case 2: return multiply<planes, 2>(a, height, right, depth, result, width);
+    case 3: return multiply<planes, 3>(a, height, right, depth, result, width);
+    case 4: return multiply<planes, 4>(a, height, right, depth, result, width);
+    default: return multiply<planes, 5>(a, height, right, depth, result, width);
+  }
+}
+
+}  // namespace vit
