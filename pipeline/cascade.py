@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.engines.base import Answer, Engine, Spec
+from pipeline.engines.base import Answer, Engine, Spec, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
 from pipeline.policy import Policy, decide, proxy_of
@@ -152,10 +152,11 @@ class _Waiting:
         first = len(self.rows)
         self.rows.extend((start + chosen).tolist())
         into = self.canvases[first : len(self.rows)]
-        if len(chosen) == len(batch):
-            into.copy_(batch)
-        else:
-            torch.index_select(batch, 0, torch.from_numpy(chosen).to(batch.device), out=into)
+        with one_torch_thread():
+            if len(chosen) == len(batch):
+                into.copy_(batch)
+            else:
+                torch.index_select(batch, 0, torch.from_numpy(chosen).to(batch.device), out=into)
 
     def run_full(self, top1: NDArray[np.int64]) -> None:
         while len(self.rows) >= self.high.batch_size:
@@ -170,13 +171,15 @@ class _Waiting:
         now, self.rows = self.rows[:count], self.rows[count:]
         top1[now] = _to_host(_top1(self.high.run(self.canvases[:count])))[0]
         if self.rows:
-            rest = self.canvases[count : count + len(self.rows)].clone()
-            self.canvases[: len(rest)].copy_(rest)
+            with one_torch_thread():
+                rest = self.canvases[count : count + len(self.rows)].clone()
+                self.canvases[: len(rest)].copy_(rest)
             self.since_s = time.perf_counter()
 
 
 def _top1(result: Answer) -> Tensor:
-    return result.logits.argmax(1)
+    with one_torch_thread():
+        return result.logits.argmax(1)
 
 
 def _to_host(*values: Tensor) -> list[NDArray[np.generic]]:
