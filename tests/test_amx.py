@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +10,11 @@ from pipeline.compiler import find_compiler
 from pipeline.engines.amx import library
 from pipeline.engines.amx.library import load_library, why_not_amx
 from pipeline.engines.amx.pack import Packed
+from pipeline.engines.amx.resizing import find_taps
 from pipeline.engines.base import TOLERANCE
 from pipeline.engines.build import build_engine
 from pipeline.errors import PipelineError
+from pipeline.images import resize
 from pipeline.vit import draw_weights
 from tests.made import canvases, spec
 
@@ -102,6 +105,33 @@ def test_canvases_of_any_memory_layout_are_the_same_images():
 
 
 @pytest.mark.parametrize(
+    ("from_px", "to_px"), [(64, 32), (64, 48), (48, 40), (224, 112), (224, 160), (96, 32), (32, 48)]
+)
+def test_the_weights_of_the_resize_give_the_pixels_that_torch_gives(from_px, to_px):
+    images = torch.randint(0, 256, (4, 3, from_px, from_px), dtype=torch.uint8)
+    first, weights, shift = find_taps(from_px, to_px)
+    matrix = np.zeros((to_px, from_px), dtype=np.int64)
+    np.put_along_axis(matrix, first[:, None] + np.arange(weights.shape[1]), weights, axis=1)
+    found = images.numpy().astype(np.int64)
+    for _ in range(2):  # Along the rows, then along the columns.
+        found = np.clip((found @ matrix.T + (1 << (shift - 1))) >> shift, 0, 255).swapaxes(2, 3)
+    torch.testing.assert_close(torch.from_numpy(found).to(torch.uint8), resize(images, to_px), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("_needs_amx")
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(("canvas_px", "size_px"), [(64, 32), (64, 48), (48, 40), (96, 32), (20, 16)])
+def test_the_engine_sees_the_resized_image_to_the_pixel(canvas_px, size_px, count):
+    """Not near: the same numbers as of an engine that is given the image as torch resizes it."""
+    images = torch.randint(0, 256, (count, 3, canvas_px, canvas_px), dtype=torch.uint8)
+    asked = replace(of_shape(SHAPES[0], "bfloat16", size_px=size_px), canvas_px=canvas_px)
+    found = build_engine(asked, count).run(images)
+    expected = build_engine(replace(asked, canvas_px=size_px), count).run(resize(images, size_px))
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
     ("shape", "words"),
     [
         (Architecture("odd", 4, 72, 1, 1, 10), "odd has 72 and 72"),
@@ -110,7 +140,7 @@ def test_canvases_of_any_memory_layout_are_the_same_images():
 )
 def test_a_model_that_fills_no_tiles_is_refused(shape, words):
     with pytest.raises(PipelineError, match=words):
-        Packed(draw_weights(shape, 0, 64), 64, 1)
+        Packed(draw_weights(shape, 0, 64), 64, 64, 1)
 
 
 def test_the_instructions_that_the_processor_lacks_are_named(afresh, monkeypatch):

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pipeline.engines.amx.library import load_library, team_of
 from pipeline.engines.amx.pack import Outputs, Packed
-from pipeline.engines.base import Answer, Engine, Spec, one_torch_thread
-from pipeline.images import resize
+from pipeline.engines.base import Answer, Engine, Spec
 
 _PLANES = {"float32": 2, "bfloat16": 1}
 # Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
@@ -31,7 +30,7 @@ class AmxEngine(Engine):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
         shape, self.library = spec.weights.architecture, load_library()
-        self.packed = Packed(spec.weights, spec.size_px, _PLANES[spec.runtime.precision])
+        self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, _PLANES[spec.runtime.precision])
         piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
         self.handle = self.library.vit_create(
             ctypes.byref(self.packed.model), team_of(spec.runtime.threads), piece
@@ -49,9 +48,8 @@ class AmxEngine(Engine):
 
     def run(self, canvases: Tensor) -> Answer:
         count = len(canvases)
-        with one_torch_thread():
-            images = resize(canvases, self.size_px).contiguous()
-        self.library.vit_run(self.handle, images.data_ptr(), count, self.outputs)
+        canvases = canvases.contiguous()
+        self.library.vit_run(self.handle, canvases.data_ptr(), count, self.outputs)
         answer = self.views.get(count) or self._view(count)
         proxy = self.spec.proxy
         if proxy is None:

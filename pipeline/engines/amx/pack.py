@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.engines.amx.resizing import find_taps
 from pipeline.errors import PipelineError
 from pipeline.fused import FusedViT
 from pipeline.vit import Weights
@@ -38,7 +39,9 @@ Block = _structure(
     taps=_POINTER,
     taps_bias=_POINTER,
 )
+Resize = _structure(from_px=_INT, to_px=_INT, taps=_INT, shift=_INT, first=_POINTER, weights=_POINTER)
 Model = _structure(
+    resize=Resize,
     size_px=_INT,
     patch_px=_INT,
     width=_INT,
@@ -59,13 +62,13 @@ Outputs = _structure(logits=_POINTER, embedding=_POINTER, trace=_POINTER)
 
 
 class Packed:
-    """`model` describes a network at one image size; what it points to lives as long as this object.
+    """`model` describes a network for canvases and images of one size; what it points to lives as long.
 
     planes: bfloat16 numbers that add up to a weight: 1 for bfloat16, 2 for float32.
     Raises PipelineError where the widths are no multiples of a tile's.
     """
 
-    def __init__(self, weights: Weights, size_px: int, planes: int) -> None:
+    def __init__(self, weights: Weights, canvas_px: int, size_px: int, planes: int) -> None:
         shape, fused = weights.architecture, FusedViT(weights, size_px, None)
         if shape.width % _INPUTS or shape.width // shape.heads % _INPUTS:
             raise PipelineError(
@@ -74,7 +77,9 @@ class Packed:
             )
         self.network = _pack_network(weights, planes)  # Shared by all sizes.
         self.own = [values.detach().contiguous() for values in (fused.position, fused.first)]
+        self.resizing: list[Tensor] = []
         self.model = Model(
+            self._resize(canvas_px, size_px),
             size_px,
             shape.patch_px,
             shape.width,
@@ -89,6 +94,16 @@ class Packed:
             *self.network.norm,
             self.network.blocks,
         )
+
+    def _resize(self, canvas_px: int, size_px: int) -> ctypes.Structure:
+        if canvas_px == size_px:
+            return Resize(canvas_px, size_px, 0, 0, None, None)
+        taps = find_taps(canvas_px, size_px)
+        # Of four taps 0 and 2, then 1 and 3, each for all pixels.
+        weights = taps.weights.reshape(size_px, -1, 2, 2).transpose(1, 3, 0, 2)
+        self.resizing = [torch.from_numpy(taps.first), torch.from_numpy(np.ascontiguousarray(weights))]
+        addresses = (values.data_ptr() for values in self.resizing)
+        return Resize(canvas_px, size_px, taps.weights.shape[1], taps.shift, *addresses)
 
 
 class _Network:

@@ -17,35 +17,35 @@ class Engine {
     }
   }
 
-  void run(const uint8_t* images, int count, const Outputs& outputs) {
+  void run(const uint8_t* canvases, int count, const Outputs& outputs) {
     Barrier barrier;
     std::atomic<int> next{0};
     team_.run([&](int thread) {
-      if (count == 1) pass(thread, 0, images, 1, outputs, thread, threads_, &barrier);
-      else run_pieces(thread, next, images, count, outputs);
+      if (count == 1) pass(thread, 0, canvases, 1, outputs, thread, threads_, &barrier);
+      else run_pieces(thread, next, canvases, count, outputs);
     });
   }
 
  private:
   // Pieces get smaller towards the end, so that the threads finish together.
-  void run_pieces(int thread, std::atomic<int>& next, const uint8_t* images, int count, const Outputs& o) {
-    const size_t width = model_.width, pixels = size_t(3) * model_.size_px * model_.size_px;
+  void run_pieces(int thread, std::atomic<int>& next, const uint8_t* canvases, int count, const Outputs& o) {
+    const size_t width = model_.width, canvas = size_t(3) * model_.resize.from_px * model_.resize.from_px;
     for (int start = next.load(), size; start < count;) {
       size = std::clamp((count - start) / threads_, 1, piece_);
       if (!next.compare_exchange_weak(start, start + size)) continue;
       const Outputs rows{o.logits + start * size_t(model_.classes), o.embedding + start * width,
                          o.trace + start * (model_.depth + 1) * width};
-      pass(thread, thread, images + start * pixels, size, rows, 0, 1, nullptr);
+      pass(thread, thread, canvases + start * canvas, size, rows, 0, 1, nullptr);
       start = next.load();
     }
   }
 
-  void pass(int thread, int space, const uint8_t* images, int count, const Outputs& outputs, int part, int parts,
+  void pass(int thread, int space, const uint8_t* canvases, int count, const Outputs& outputs, int part, int parts,
             Barrier* barrier) {
     const Workspace& w = *spaces_[space];
     const Scratch& s = *scratches_[thread];
-    if (model_.planes == 2) Pass<2>(model_, w, s, count, part, parts, barrier).run(images, outputs);
-    else Pass<1>(model_, w, s, count, part, parts, barrier).run(images, outputs);
+    if (model_.planes == 2) Pass<2>(model_, w, s, count, part, parts, barrier).run(canvases, outputs);
+    else Pass<1>(model_, w, s, count, part, parts, barrier).run(canvases, outputs);
   }
 
   const Model model_;
@@ -72,8 +72,8 @@ vit::Engine* vit_create(const vit::Model* model, vit::Team* team, int piece) {
   return new vit::Engine(*model, *team, piece);
 }
 
-void vit_run(vit::Engine* engine, const uint8_t* images, int count, const vit::Outputs* outputs) {
-  engine->run(images, count, *outputs);
+void vit_run(vit::Engine* engine, const uint8_t* canvases, int count, const vit::Outputs* outputs) {
+  engine->run(canvases, count, *outputs);
 }
 
 void vit_destroy(vit::Engine* engine) { delete engine; }

@@ -25,7 +25,16 @@ struct Block {
   const float *taps, *taps_bias;
 };
 
+// From canvases to images. Result x is made of `taps` pixels, a multiple of 4, from first[x] on; `weights`
+// (taps / 4, 2, to_px): of taps 0 and 2 of the four, then of 1 and 3. No taps: the canvas is the image.
+struct Resize {
+  int32_t from_px, to_px, taps, shift;
+  const int32_t* first;
+  const int16_t (*weights)[2];
+};
+
 struct Model {
+  Resize resize;
   int32_t size_px, patch_px, width, heads, depth, classes, planes, chunks;
   Linear patches, head;
   const float *position, *first;       // (patches, width), (width)

@@ -1,17 +1,21 @@
 // A Vision Transformer's pass, with the class token's trace: the function of `FusedViT`.
 #pragma once
 #include "attention.h"
+#include "resize.h"
 #include "team.h"
 
 namespace vit {
 
-// A thread's own memory: one panel's normalised rows and hidden values, and scores.
+// A thread's own memory: a resized image, one panel's normalised rows and hidden values, and scores.
 struct Scratch {
   explicit Scratch(const Model& m)
-      : normal(kMostTiles * kLanes, std::max(m.width, m.patches.inputs), m.planes),
+      : image(size_t(3) * m.size_px * m.size_px),
+        between(size_t(m.resize.from_px) * m.resize.from_px),
+        normal(kMostTiles * kLanes, std::max(m.width, m.patches.inputs), m.planes),
         hidden(kMostTiles * kLanes, m.blocks[0].widen[0].outputs, m.planes),
         scores(m) {}
 
+  const Buffer<uint8_t> image, between;
   const RowBuffer normal, hidden;
   const Scores scores;
 };
@@ -28,8 +32,11 @@ class Pass {
         end_(images * sizes_.tokens * (thread + 1) / threads), classifies_(thread == 0),
         tokens_(space.tokens.get()), moved_(space.moved.get()) {}
 
-  void run(const uint8_t* images, const Outputs& outputs) {
-    embed(images);
+  // Canvases uint8 (images, 3, from_px, from_px).
+  void run(const uint8_t* canvases, const Outputs& outputs) {
+    const size_t canvas = size_t(3) * m_.resize.from_px * m_.resize.from_px;
+    for (int image = begin_ / sizes_.tokens; image * sizes_.tokens < end_; ++image)
+      embed(canvases + image * canvas, image * sizes_.tokens);
     for (int index = 0; index < m_.depth; ++index) {
       keep_trace(index, outputs);
       run_block(m_.blocks[index], index + 1 == m_.depth);
@@ -40,23 +47,32 @@ class Pass {
   }
 
  private:
-  // The class token's row is computed too, of no pixels, and then replaced.
-  void embed(const uint8_t* images) {
+  // The thread's rows of the image whose class token is row `top`. That row is computed too, of no pixels,
+  // and then replaced.
+  void embed(const uint8_t* canvas, int top) {
+    const int first = std::max(begin_, top), end = std::min(end_, top + sizes_.tokens);
+    const uint8_t* image = resized(canvas, std::max(first - top - 1, 0), std::max(end - top - 1, 1));
     const Rows& pixels = s_.normal.rows();
     std::memset(pixels.data, 0, planes * pixels.plane * sizeof(bf16));
-    each_panel(begin_, end_ - begin_, kMostTiles, [&](const Panel& panel) {
-      for (int row = 0; row < panel.rows; ++row) {
-        const int image = (panel.first + row) / sizes_.tokens, patch = (panel.first + row) % sizes_.tokens - 1;
-        if (patch >= 0)
-          gather_pixels(images + size_t(image) * 3 * m_.size_px * m_.size_px, m_, patch, pixels.at(row));
-      }
+    each_panel(first, end - first, kMostTiles, [&](const Panel& panel) {
+      const int before = panel.first - top - 1;  // The patch of a row, less the row.
+      for (int row = 0; row < panel.rows; ++row)
+        if (before + row >= 0) gather_pixels(image, m_, before + row, pixels.at(row));
       apply<planes>(m_.patches, pixels, panel, [&](int row, int column, __m512 value) {
-        const int patch = (panel.first + row) % sizes_.tokens - 1;
-        const float* add = patch >= 0 ? m_.position + patch * m_.width : m_.first;
+        const int patch = before + row;
+        const float* add = (patch < 0 ? m_.first : m_.position + size_t(patch) * m_.width) + column;
         if (patch < 0) value = _mm512_setzero_ps();
-        _mm512_store_ps(token(panel.first + row) + column, _mm512_add_ps(value, _mm512_load_ps(add + column)));
+        _mm512_store_ps(token(panel.first + row) + column, _mm512_add_ps(value, _mm512_load_ps(add)));
       });
     });
+  }
+
+  // An image of which at least the patches from `first` to `end` are there.
+  const uint8_t* resized(const uint8_t* canvas, int first, int end) {
+    if (m_.resize.taps == 0) return canvas;
+    const int begin_px = first / sizes_.side * m_.patch_px, end_px = ((end - 1) / sizes_.side + 1) * m_.patch_px;
+    resize(m_.resize, canvas, begin_px, end_px, s_.between.get(), s_.image.get());
+    return s_.image.get();
   }
 
   // The last block goes on with the class tokens alone, since nothing reads the others.
