@@ -18,12 +18,16 @@ import torch
 from pipeline.engines.base import Engine, Spec
 from pipeline.engines.build import build_engine
 from pipeline.params.model import Role
+from pipeline.reader import read_batches
 from pipeline.runtime import Runtime, synchronize
 from pipeline.tables import read_fingerprint, read_table, write_table
+from pipeline.tally import Tally
+from pipeline.writer import Shard
 
 BATCH = 64
 BARE_SECONDS = 8.0
 COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
+SHARD = 1024
 SCALES = (1_000, 10_000, 100_000)
 
 
@@ -82,13 +86,36 @@ def compare_bare(role: Role, spec: Spec, batch_size: int, images: Path, folder: 
     extraction = run_ours(images, role, folder, spec.runtime, batch_size)
     after = time_bare_forward(engine, spec.canvas_px)
     rate, bare = extraction["total"]["images_per_s"], (before + after) / 2
+    alone_ms = time_decoding(images, spec.canvas_px) + time_writing(engine, folder / "alone.parquet")
     return {
+        # What would be left if decoding and writing took the cores for as long as each does alone.
+        "ceiling": 1 / (1 + bare * alone_ms / 1e3 / spec.runtime.threads),
+        "decode_and_write_ms": alone_ms,
         "batch_size": batch_size,
         "bare_forward_images_per_s": bare,
         "bare_forward_spread": abs(before - after) / bare,
         "extraction_images_per_s": rate,
         "extraction_over_bare_forward": rate / bare,
     }
+
+
+def time_decoding(images: Path, canvas_px: int) -> float:
+    """ms per image of one thread that does nothing else."""
+    tally = Tally(batch_size=BATCH)
+    for batch in read_batches(images, set(), canvas_px, BATCH, SHARD, tally):
+        tally.images += len(batch.image_ids)
+    return 1e3 * tally.reader_s / tally.images
+
+
+def time_writing(engine: Engine, path: Path) -> float:
+    """ms per image of one thread that writes a shard of passes and does nothing else."""
+    noise = torch.randint(0, 256, (engine.batch_size, 3, *[engine.spec.canvas_px] * 2), dtype=torch.uint8)
+    answer, shard = engine.run(engine.upload(noise)).each(torch.Tensor.cpu), Shard(SHARD)
+    while len(shard.image_ids) + engine.batch_size <= SHARD:
+        shard.add([""] * engine.batch_size, answer)
+    started_s = time.perf_counter()
+    write_table(path, shard.to_table(), {})
+    return 1e3 * (time.perf_counter() - started_s) / len(shard.image_ids)
 
 
 def compare_scales(

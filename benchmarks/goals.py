@@ -9,7 +9,8 @@ Document = Mapping[str, Any]
 def judge_goals(measured: Document) -> dict[str, dict[str, float]]:
     """By goal: the ratio, the number asked for, and met (1 or 0). What was not measured is left out.
 
-    ceiling: the ratio if a pass were nothing but its matrix products at the processor's peak, where known.
+    ceiling: the most that the ratio could be, where known: of inference if a pass were nothing but its matrix
+    products at the processor's peak, of extraction if decoding and writing took what they take alone.
     """
     goals = {**_inference_goals(measured["inference"]), **_gpu_goals(measured["inference"])}
     if "extraction" in measured:
@@ -17,6 +18,10 @@ def judge_goals(measured: Document) -> dict[str, dict[str, float]]:
     judged = {name: _judge(*goal) for name, goal in goals.items()}
     for name, ceiling in _ceilings(measured["inference"], measured.get("anatomy", {})).items():
         judged[name]["ceiling"] = ceiling
+    for name, roles in _our_extractions(measured.get("extraction", {})).items():
+        for role, run in roles.items():
+            if "ceiling" in run:
+                judged[bare_over(role, name)]["ceiling"] = run["ceiling"]
     return judged
 
 
@@ -112,11 +117,10 @@ def _gpu_goals(inference: Document) -> dict[str, tuple[float, float, bool]]:
 def _extraction_goals(extraction: Document) -> dict[str, tuple[float, float, bool]]:
     goals: dict[str, tuple[float, float, bool]] = {}
     usual = extraction["timm DataLoader + hooks"]
-    ours = {name: item for name, item in extraction.items() if "float" in name and isinstance(item, Mapping)}
-    for name, roles in ours.items():
+    for name, roles in _our_extractions(extraction).items():
         for role, run in roles.items():
             rate = run["extraction_images_per_s"]
-            goals[f"extraction over bare forward, {role}, {name}"] = (
+            goals[bare_over(role, name)] = (
                 run["extraction_over_bare_forward"],
                 0.95,
                 False,
@@ -134,6 +138,14 @@ def _extraction_goals(extraction: Document) -> dict[str, tuple[float, float, boo
     )
     goals["rate, most images over fewest"] = (last["images_per_s"] / first["images_per_s"], 0.95, False)
     return goals
+
+
+def bare_over(role: str, name: str) -> str:
+    return f"extraction over bare forward, {role}, {name}"
+
+
+def _our_extractions(extraction: Document) -> dict[str, Document]:
+    return {name: item for name, item in extraction.items() if "float" in name and isinstance(item, Mapping)}
 
 
 def _mean(policies: Document, name: str) -> float:
