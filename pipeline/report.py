@@ -11,6 +11,7 @@ import polars as pl
 import vl_convert
 from markupsafe import Markup
 
+from pipeline.conditions import list_conditions
 from pipeline.details import list_details
 from pipeline.figures import draw_figures
 from pipeline.files import read_json
@@ -23,8 +24,6 @@ from pipeline.findings import (
     is_at_bound,
     is_stable,
     is_within_bound,
-    judge_fit,
-    list_conditions,
     policies_of,
     policy_grid,
     scenarios_of,
@@ -33,6 +32,7 @@ from pipeline.gallery import Picture, load_pictures, pick_extremes
 from pipeline.looks import policy_colours
 from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
+from pipeline.verdicts import judge_fit
 from pipeline.wording import number, percent, times
 
 DRAW = """

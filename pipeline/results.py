@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
+from pipeline.conditions import list_conditions
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.findings import (
     describe_engine,
     describe_scenario,
     describe_speed,
-    judge_fit,
-    list_conditions,
     policy_grid,
     scenarios_of,
 )
 from pipeline.measured import Metrics
+from pipeline.verdicts import judge_fit
 from pipeline.wording import Grid
 
 _MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"

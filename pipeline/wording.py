@@ -1,6 +1,8 @@
 """How numbers are written in tables and sentences; what is missing is an en dash."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 DASH = "–"
 
@@ -36,3 +38,10 @@ def milliseconds(value_ms: float | None) -> str:
 
 def times(ratio: float | None) -> str:
     return DASH if ratio is None else f"{ratio:.2f}×"
+
+
+def interval_of(document: Mapping[str, Any], low: str, high: str, text: Callable[[float], str]) -> str:
+    """In brackets, for behind the value; nothing where the document does not hold it."""
+    if low not in document or high not in document:
+        return ""
+    return f" (interval {text(document[low])} to {text(document[high])})"

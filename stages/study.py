@@ -22,19 +22,17 @@ from pipeline.proxies import PROXIES
 from pipeline.proxy_bench import compare_proxies
 from pipeline.results import replace_in_file
 from pipeline.samples import join_proxies
+from pipeline.signals import best_single, describe_headroom, describe_signals
 from pipeline.study import (
     ALPHAS,
     FOLLOWED,
     PROMISED_DROPS,
     Signal,
-    best_single,
     certified_params,
     describe_certificates,
-    describe_headroom,
     describe_limits,
     describe_mid,
     describe_promised_drops,
-    describe_signals,
     study_oracle,
 )
 from pipeline.tables import read_fingerprint

@@ -1,7 +1,7 @@
 import numpy as np
 
 from pipeline.headroom import measure_headroom
-from pipeline.study import describe_headroom
+from pipeline.signals import describe_headroom
 from tests.test_fit import params
 
 

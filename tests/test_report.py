@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from pipeline.details import list_details
 from pipeline.errors import PipelineError
-from pipeline.findings import judge_fit
 from pipeline.gallery import load_pictures, pick_extremes
 from pipeline.measured import Metrics
 from pipeline.report import read_report_inputs, render_report
+from pipeline.verdicts import judge_fit
 from stages.report import main
 from tests.imports import import_closure, outside_imports
 from tests.report_inputs import (

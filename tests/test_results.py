@@ -1,10 +1,12 @@
 import pytest
 from click.testing import CliRunner
 
+from pipeline.conditions import list_conditions
 from pipeline.errors import PipelineError
-from pipeline.findings import describe_speed, judge_fit, list_conditions
+from pipeline.findings import describe_speed
 from pipeline.measured import read_metrics
 from pipeline.results import format_markdown, format_terminal, replace_results
+from pipeline.verdicts import judge_fit
 from stages.results import main
 from tests.report_inputs import ENVIRONMENT, fit_metrics, policy_metrics, scenario_metrics, write_metrics
 

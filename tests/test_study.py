@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from pipeline.fit import fit
+from pipeline.signals import best_single, describe_signals
 from pipeline.study import (
     Signal,
-    best_single,
     certified_params,
     describe_certificates,
     describe_limits,
     describe_mid,
     describe_promised_drops,
-    describe_signals,
     study_oracle,
 )
 from tests.test_fit import FINGERPRINT, params

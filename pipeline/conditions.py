@@ -1,0 +1,51 @@
+"""What the numbers hold for: device, precision, images, weights, versions."""
+
+from pipeline.measured import Document, Metrics
+from pipeline.wording import DASH, number
+
+TIMED = "transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding"
+
+
+def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
+    """What the numbers hold for, as (name, value); every value is known or an en dash."""
+    environment = metrics.environment
+    sizes_px = environment.get("sizes_px", {})
+    versions = environment.get("versions", {})
+    return [
+        ("device", _device(environment)),
+        ("processor", _joined(environment, "processor")),
+        ("threads", f"{_joined(environment, 'threads')} (of {_joined(environment, 'cores')} cores)"),
+        ("backend", _joined(environment, "backend")),
+        ("precision", _joined(environment, "precision")),
+        ("batch", _joined(environment, "batch_size")),
+        ("resolutions", f"low {sizes_px.get('low', DASH)} px, high {sizes_px.get('high', DASH)} px"),
+        ("images", _image_counts(metrics.fit)),
+        ("weights", _weights(environment)),
+        (
+            "versions",
+            ", ".join([f"python {environment.get('python', DASH)}", *map(" ".join, versions.items())]),
+        ),
+        ("system", _joined(environment, "os")),
+        ("timed", TIMED),
+        ("commit", _joined(environment, "commit")),
+    ]
+
+
+def _joined(document: Document, *keys: str) -> str:
+    return ", ".join(str(document[key]) for key in keys if document.get(key)) or DASH
+
+
+def _device(environment: Document) -> str:
+    """With the GPU's name only where it did the work."""
+    on_gpu = str(environment.get("device", "")).startswith("cuda")
+    return _joined(environment, *(("device", "gpu") if on_gpu else ("device",)))
+
+
+def _image_counts(fit: Document) -> str:
+    splits = ("calibration", "evaluation")
+    return ", ".join(f"{number(fit.get(split, {}).get('images'), 0)} {split}" for split in splits)
+
+
+def _weights(environment: Document) -> str:
+    digest = environment.get("weights_sha256", "")
+    return _joined(environment, "weights") + (f" (sha256 {digest[:12]})" if digest else "")
