@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,25 @@ def test_the_engine_sees_the_resized_image_to_the_pixel(canvas_px, size_px, coun
     expected = build_engine(replace(asked, canvas_px=size_px), count).run(resize(images, size_px))
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("_needs_amx")
+@pytest.mark.parametrize(
+    "canvases",
+    [IMAGES[:1, :, :32], IMAGES[:1, :1], IMAGES[:1].float(), IMAGES],
+    ids=["size", "channels", "type", "count"],
+)
+def test_memory_that_is_no_canvas_is_not_read(canvases):
+    engine = build_engine(of_shape(SHAPES[0]), 3)
+    with pytest.raises(ValueError, match=r"expected up to 3 of \(3, 64, 64\) torch.uint8"):
+        engine.run(canvases)
+
+
+def test_a_user_without_a_home_is_a_reason(afresh, monkeypatch):
+    if find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setattr(library, "CACHE", Path("~nobody-of-this-name/cache"))
+    assert "home" in why_not_amx()
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,18 @@ class AmxEngine(Engine):
             torch.zeros(batch_size, shape.depth + 1, shape.width),
         )
         self.outputs = Outputs(*(value.data_ptr() for value in self.whole[:3]))
+        self.canvas = torch.Size((3, spec.canvas_px, spec.canvas_px))
         self.views = {count: self._view(count) for count in (1, batch_size)}
         for _ in range(_WARM_UPS):
             self.run(torch.zeros(batch_size, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8))
 
     def run(self, canvases: Tensor) -> Answer:
         count = len(canvases)
+        if count > self.batch_size or canvases.shape[1:] != self.canvas or canvases.dtype != torch.uint8:
+            raise ValueError(
+                f"canvases of {tuple(canvases.shape)} {canvases.dtype}, expected up to {self.batch_size} of "
+                f"{tuple(self.canvas)} torch.uint8"
+            )  # The pass reads the memory without looking.
         canvases = canvases.contiguous()
         self.library.vit_run(self.handle, canvases.data_ptr(), count, self.outputs)
         answer = self.views.get(count) or self._view(count)

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 
 SOURCES = Path(__file__).parent / "src"
-CACHE = Path.home() / ".cache" / "adaptive-vit"
+CACHE = Path("~/.cache/adaptive-vit")
 _FLAGS = ("-std=c++20", "-O3", "-march=sapphirerapids", "-pthread", "-shared", "-fPIC")
 _CPU_INFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("amx_tile", "amx_bf16", "avx512_bf16")
@@ -28,7 +28,7 @@ def why_not_amx() -> str | None:
         return "it needs a C++ compiler; install g++ (Debian: apt-get install g++)"
     try:
         load_library()
-    except (PipelineError, OSError) as error:  # Such as a cache that cannot be written.
+    except (PipelineError, OSError, RuntimeError) as error:  # Such as no home, or a cache that is full.
         return str(error)
     return None
 
@@ -61,7 +61,7 @@ def _compile() -> Path:
     digest = hashlib.sha256(repr((compiler, _FLAGS)).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    path = CACHE / f"amx-{digest.hexdigest()[:16]}.so"
+    path = CACHE.expanduser() / f"amx-{digest.hexdigest()[:16]}.so"
     if not path.exists():
         with whole_file(path) as temporary:
             command = [compiler, *_FLAGS, str(SOURCES / "engine.cpp"), "-o", str(temporary)]

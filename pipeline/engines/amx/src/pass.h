@@ -185,7 +185,9 @@ class Pass {
   bf16* values(int image, int head) const {
     return w_.values.get() + (image * m_.heads + head) * w_.values_of_head;
   }
-  void meet() const { barrier_->wait(threads_); }
+  void meet() const {
+    if (threads_ > 1) barrier_->wait(threads_);
+  }
 
   const Model& m_;
   const Workspace& w_;

@@ -23,7 +23,6 @@ inline void await(Done done) {
 class Barrier {
  public:
   void wait(int threads) {
-    if (threads == 1) return;
     const unsigned round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
       arrived_.store(0, std::memory_order_relaxed);
