@@ -21,7 +21,7 @@ struct Scratch {
 };
 
 // One thread's part in a pass over some images: of one image a share of the tokens, of several all.
-// Keys and values apart, what a thread reads it has written itself.
+// Keys, values and a patch's neighbours apart, what a thread reads it has written itself.
 template <int planes>
 class Pass {
  public:
