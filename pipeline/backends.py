@@ -4,7 +4,7 @@ import importlib.util
 
 import torch
 
-from pipeline.compiler import find_compiler
+from pipeline.compiler import NEEDED, find_compiler
 from pipeline.errors import PipelineError
 from pipeline.params.runtime import Precision
 
@@ -55,5 +55,5 @@ def _why_no_compiler(device: torch.device) -> str | None:
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton on CUDA; pip install triton"
     if find_compiler() is None:
-        return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
+        return f"torch.compile {NEEDED}"
     return None

@@ -3,6 +3,7 @@
 import shutil
 
 _NAMES = ("g++", "clang++")
+NEEDED = "needs a C++ compiler; install g++ (Debian: apt-get install g++)"
 
 
 def find_compiler() -> str | None:

@@ -1,3 +1,4 @@
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,39 @@ def test_canvases_of_any_memory_layout_are_the_same_images():
     turned = IMAGES[:3].contiguous(memory_format=torch.channels_last)
     for mine, other in zip(engine.run(turned), expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
+# Random weights make small values: here are the large ones, for one plane and for two.
+FUNCTIONS = """
+#include <cmath>
+#include <cstdio>
+#include "lanes.h"
+template <int planes> void check() {
+  float gelu = 0, power = 0;
+  for (float x = -40; x < 40; x += 1e-3f) {
+    const double found = _mm512_cvtss_f32(vit::gelu<planes>(_mm512_set1_ps(x)));
+    gelu = std::fmax(gelu, std::fabs(found / x - std::erfc(-x / std::sqrt(2.0)) / 2));
+  }
+  for (float x = -125; x <= 0; x += 1e-2f) {
+    const double found = _mm512_cvtss_f32(vit::power_of_two<planes>(_mm512_set1_ps(x)));
+    power = std::fmax(power, std::fabs(found / std::exp2(x) - 1));
+  }
+  std::printf("%g %g ", gelu, power);
+}
+int main() { check<1>(); check<2>(); }
+"""
+
+
+@pytest.mark.usefixtures("_needs_amx")
+def test_gelu_and_exponentials_are_as_near_as_they_say(tmp_path):
+    (tmp_path / "check.cpp").write_text(FUNCTIONS)
+    options = ["-std=c++20", "-O1", "-march=sapphirerapids", f"-I{library.SOURCES}"]
+    command = [find_compiler(), *options, str(tmp_path / "check.cpp"), "-o", str(tmp_path / "check")]
+    subprocess.run(command, check=True, capture_output=True)
+    told = subprocess.run([tmp_path / "check"], check=True, capture_output=True, text=True).stdout
+    found = [float(error) for error in told.split()]
+    for error, allowed in zip(found, (1e-4, 8e-5, 5e-7, 3e-7), strict=True):
+        assert 0 < error < allowed
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,8 @@ def test_engines_that_share_their_weights_answer_as_those_that_do_not(build, pre
         pytest.skip(why_not("openvino", CPU, precision))
     specs = {role: spec(size_px, "openvino", precision) for role, size_px in (("low", 32), ("high", 64))}
     pair = build_engines(specs, {"low": 1, "high": 1})
-    for image in IMAGES[:3].split(
-        1
-    ):  # In turns, as a cascade runs them: neither writes what the other reads.
+    # In turns, as a cascade runs them: neither writes what the other reads.
+    for image in IMAGES[:3].split(1):
         answers = {role: engine.run(image) for role, engine in pair.items()}
         for role, size_px in (("low", 32), ("high", 64)):
             expected = build("openvino", precision, size_px).run(image)

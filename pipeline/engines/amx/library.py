@@ -6,7 +6,7 @@ import subprocess
 from functools import cache, lru_cache
 from pathlib import Path
 
-from pipeline.compiler import find_compiler
+from pipeline.compiler import NEEDED, find_compiler
 from pipeline.engines.amx.pack import Model, Outputs
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
@@ -25,7 +25,7 @@ def why_not_amx() -> str | None:
     if missing:
         return f"the processor has no {', '.join(missing)}; use runtime.backend: auto"
     if find_compiler() is None:
-        return "it needs a C++ compiler; install g++ (Debian: apt-get install g++)"
+        return f"it {NEEDED}"
     try:
         load_library()
     except (PipelineError, OSError, RuntimeError) as error:  # Such as no home, or a cache that is full.

@@ -57,7 +57,8 @@ class Scores {
   }
 
  private:
-  // One row's scores to exponentials; returns one over their sum. Behind the last token shares stay 0.
+  // One row's scores to exponentials; returns one over their sum. Behind the last token shares stay 0. There
+  // is always a rest of a vector: tokens, a square and one more, are no multiple of 16.
   template <int planes>
   float exponentiate(int row) const {
     const float* from = scores_.get() + size_t(row) * width_;
