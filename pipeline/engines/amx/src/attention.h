@@ -4,7 +4,7 @@
 
 namespace vit {
 
-constexpr int kQueryTiles = 3;  // at a time, so that their scores stay in the first cache
+constexpr int kQueries = 48;  // at a time, so that their scores stay in the first cache
 
 // Keys are turned: a right tile has tokens as columns. 16 dimensions of one token, beginning at `dimension`.
 template <int planes>
@@ -35,21 +35,21 @@ class Scores {
   explicit Scores(const Model& m)
       : sizes_(m),
         width_(sizes_.key_tiles * kLanes),
-        scores_(size_t(kQueryTiles) * kLanes * width_),
-        shares_(kQueryTiles * kLanes, sizes_.value_steps * kDepth, m.planes) {}
+        scores_(size_t(kQueries) * width_),
+        shares_(kQueries, sizes_.value_steps * kDepth, m.planes) {}
 
   // A panel of queries of one head to its rows of `result`.
   template <int planes>
   void attend(const Rows& queries, const Panel& panel, const bf16* keys, const bf16* values,
               const Rows& result) const {
-    alignas(64) float sums[kQueryTiles * kLanes * kLanes];
-    float scale[kQueryTiles * kLanes];
+    alignas(64) float sums[kQueries * kLanes];
+    float scale[kQueries];
     const int steps = sizes_.head / kDepth;
     for (int tile = 0; tile < sizes_.key_tiles; ++tile, keys += steps * planes * kTile)
-      multiply<planes>(panel.tiles, queries, panel.height, keys, steps, scores_.get() + tile * kLanes, width_);
+      multiply<planes>(panel.tiles, queries, panel.height, keys, steps, scores_.get() + tile * kLanes, width_, [] {});
     for (int row = 0; row < panel.rows; ++row) scale[row] = exponentiate<planes>(row);
     for (int column = 0; column < sizes_.head; column += kLanes, values += sizes_.value_steps * planes * kTile) {
-      multiply<planes>(panel.tiles, shares_.rows(), panel.height, values, sizes_.value_steps, sums, kLanes);
+      multiply<planes>(panel.tiles, shares_.rows(), panel.height, values, sizes_.value_steps, sums, kLanes, [] {});
       for (int row = 0; row < panel.rows; ++row)
         put<planes>(result, row, column,
                     _mm512_mul_ps(_mm512_load_ps(sums + row * kLanes), _mm512_set1_ps(scale[row])));

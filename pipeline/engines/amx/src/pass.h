@@ -11,8 +11,8 @@ struct Scratch {
   explicit Scratch(const Model& m)
       : image(size_t(3) * m.size_px * m.size_px),
         between(size_t(m.resize.from_px) * m.resize.from_px),
-        normal(kMostTiles * kLanes, std::max(m.width, m.patches.inputs), m.planes),
-        hidden(kMostTiles * kLanes, m.blocks[0].widen[0].outputs, m.planes),
+        normal(kMostRows, std::max(m.width, m.patches.inputs), m.planes),
+        hidden(kMostRows, m.blocks[0].widen[0].outputs, m.planes),
         scores(m) {}
 
   const Buffer<uint8_t> image, between;
@@ -29,7 +29,7 @@ class Pass {
        Barrier* barrier)
       : m_(model), w_(space), s_(scratch), sizes_(space.sizes), images_(images), threads_(threads),
         barrier_(barrier), begin_(images * sizes_.tokens * thread / threads),
-        end_(images * sizes_.tokens * (thread + 1) / threads), classifies_(thread == 0),
+        end_(images * sizes_.tokens * (thread + 1) / threads), most_(rows_of_panel(planes * sizeof(bf16) * model.width)), classifies_(thread == 0),
         tokens_(space.tokens.get()), moved_(space.moved.get()) {}
 
   // Canvases uint8 (images, 3, from_px, from_px).
@@ -54,7 +54,7 @@ class Pass {
     const uint8_t* image = resized(canvas, std::max(first - top - 1, 0), std::max(end - top - 1, 1));
     const Rows& pixels = s_.normal.rows();
     std::memset(pixels.data, 0, planes * pixels.plane * sizeof(bf16));
-    each_panel(first, end - first, kMostTiles, [&](const Panel& panel) {
+    each_panel(first, end - first, most_, [&](const Panel& panel) {
       const int before = panel.first - top - 1;  // The patch of a row, less the row.
       for (int row = 0; row < panel.rows; ++row)
         if (before + row >= 0) gather_pixels(image, m_, before + row, pixels.at(row));
@@ -79,13 +79,13 @@ class Pass {
   void run_block(const Block& block, bool last) {
     meet();
     if (block.taps) look_around(block);
-    each_panel(begin_, end_ - begin_, kMostTiles, [&](const Panel& panel) { project(block, panel, !last); });
-    if (last && classifies_) each_panel(0, images_, kMostTiles, [&](const Panel& panel) { ask(block, panel); });
+    each_panel(begin_, end_ - begin_, most_, [&](const Panel& panel) { project(block, panel, !last); });
+    if (last && classifies_) each_panel(0, images_, most_, [&](const Panel& panel) { ask(block, panel); });
     meet();
     const int count = !last ? end_ - begin_ : classifies_ ? images_ : 0;
     const int first = last ? 0 : begin_, stride = last ? sizes_.tokens : 1;
     attend_all(first, count, last ? 1 : sizes_.tokens);
-    each_panel(first, count, kMostTiles, [&](const Panel& panel) { think(block, panel, stride); });
+    each_panel(first, count, most_, [&](const Panel& panel) { think(block, panel, stride); });
   }
 
   void look_around(const Block& block) {
@@ -134,7 +134,7 @@ class Pass {
     for (int row = first, end; row < first + count; row = end) {
       const int image = row / each;
       end = std::min(first + count, (image + 1) * each);
-      each_panel(row, end - row, kQueryTiles, [&](const Panel& panel) {
+      each_panel(row, end - row, kQueries, [&](const Panel& panel) {
         for (int head = 0; head < m_.heads; ++head)
           s_.scores.attend<planes>(w_.query.rows().from(panel.first, head * sizes_.head), panel,
                                    keys(image, head), values(image, head),
@@ -166,7 +166,7 @@ class Pass {
   }
 
   void classify(const Outputs& outputs) {
-    each_panel(0, classifies_ ? images_ : 0, kMostTiles, [&](const Panel& panel) {
+    each_panel(0, classifies_ ? images_ : 0, most_, [&](const Panel& panel) {
       for (int row = 0; row < panel.rows; ++row)
         normalise(token((panel.first + row) * sizes_.tokens), m_.width, [&](int column, __m512 value) {
           value = _mm512_fmadd_ps(value, _mm512_load_ps(m_.norm_gain + column), _mm512_load_ps(m_.norm_bias + column));
@@ -195,7 +195,7 @@ class Pass {
   const Sizes sizes_;
   const int images_, threads_;
   Barrier* const barrier_;
-  const int begin_, end_;
+  const int begin_, end_, most_;
   const bool classifies_;
   float *tokens_, *moved_;
 };

@@ -13,6 +13,7 @@ constexpr int kDepth = 32;                    // inputs that a tile covers
 constexpr int kTile = kDepth * kLanes;        // elements of a tile of the right operand
 constexpr int kLine = 32;                     // elements of a cache line
 constexpr int kMostTiles = 5;                 // of the left operand at a time; as many sums are held
+constexpr int kMostRows = kMostTiles * kLanes;
 
 // The left operand: rows of bfloat16, the second plane `plane` elements behind the first.
 struct Rows {
@@ -28,6 +29,14 @@ struct Panel {
   int first, rows, tiles, height;
 };
 
+// How many rows of so many bytes stay in the first cache beside the weights that they are multiplied with; where
+// those are too few to be worth the weights' way, as many as there are sums for.
+inline int rows_of_panel(size_t bytes) {
+  constexpr int kCached = 28 << 10, kFewest = 32;
+  const int rows = kCached / bytes;
+  return rows < kFewest ? kMostRows : std::min(rows, kMostRows);
+}
+
 // Sets the height of the left tiles and the sums; the thread's own state until `release_tiles`.
 inline void configure_tiles(int height) {
   struct alignas(64) {
@@ -42,16 +51,15 @@ inline void configure_tiles(int height) {
 
 inline void release_tiles() { _tile_release(); }
 
-// Calls use(panel) for panels of at most `most` tiles that make up the rows. The tiles are equally high, so
-// that as little as possible is computed for nothing.
+// Calls use(panel) for panels of at most `most` rows that make up the rows. A tile takes its time whether it
+// is full or not: so all panels but the last are.
 template <class Use>
 inline void each_panel(int first, int rows, int most, Use use) {
-  if (rows == 0) return;
-  const int tiles = (rows + kLanes - 1) / kLanes, height = (rows + tiles - 1) / tiles;
-  configure_tiles(height);
-  for (int tile = 0; tile < tiles; tile += most) {
-    const int some = std::min(most, tiles - tile), start = tile * height;
-    use(Panel{first + start, std::min(some * height, rows - start), some, height});
+  for (int some; rows > 0; first += some, rows -= some) {
+    some = rows <= most ? rows : most / kLanes * kLanes;
+    const int tiles = (some + kLanes - 1) / kLanes, height = (some + tiles - 1) / tiles;
+    configure_tiles(height);
+    use(Panel{first, some, tiles, height});
   }
 }
 
@@ -70,8 +78,10 @@ inline void each_panel(int first, int rows, int most, Use use) {
   if constexpr (tiles > sum) _tile_stored(sum, result + sum * height * width, width * sizeof(float));
 
 // result (tiles * height, 16) in rows of `width` floats = a times `depth` right tiles, planes side by side.
-template <int planes, int tiles>
-inline void multiply(const Rows& a, int height, const bf16* right, int depth, float* result, size_t width) {
+// Calls between() after each of the `depth` steps.
+template <int planes, int tiles, class Between>
+inline void multiply(const Rows& a, int height, const bf16* right, int depth, float* result, size_t width,
+                     Between between) {
   const size_t stride = a.stride * sizeof(bf16), step = a.stride * height;
   _tile_zero(0);
   if constexpr (tiles > 1) _tile_zero(1);
@@ -83,6 +93,7 @@ inline void multiply(const Rows& a, int height, const bf16* right, int depth, fl
     _tile_loadd(5, right, 64);
     if constexpr (planes == 2) _tile_loadd(6, right + kTile, 64);
     VIT_MULTIPLY(0) VIT_MULTIPLY(1) VIT_MULTIPLY(2) VIT_MULTIPLY(3) VIT_MULTIPLY(4)
+    between();
   }
   VIT_STORE(0) VIT_STORE(1) VIT_STORE(2) VIT_STORE(3) VIT_STORE(4)
 }
@@ -90,15 +101,15 @@ inline void multiply(const Rows& a, int height, const bf16* right, int depth, fl
 #undef VIT_STORE
 
 // The same for a number of tiles, 1 to `kMostTiles`, that is known when it runs.
-template <int planes>
-inline void multiply(
-    int tiles, const Rows& a, int height, const bf16* right, int depth, float* result, size_t width) {
+template <int planes, class Between>
+inline void multiply(int tiles, const Rows& a, int height, const bf16* right, int depth, float* result, size_t width,
+                     Between between) {
   switch (tiles) {
-    case 1: return multiply<planes, 1>(a, height, right, depth, result, width);
-    case 2: return multiply<planes, 2>(a, height, right, depth, result, width);
-    case 3: return multiply<planes, 3>(a, height, right, depth, result, width);
-    case 4: return multiply<planes, 4>(a, height, right, depth, result, width);
-    default: return multiply<planes, 5>(a, height, right, depth, result, width);
+    case 1: return multiply<planes, 1>(a, height, right, depth, result, width, between);
+    case 2: return multiply<planes, 2>(a, height, right, depth, result, width, between);
+    case 3: return multiply<planes, 3>(a, height, right, depth, result, width, between);
+    case 4: return multiply<planes, 4>(a, height, right, depth, result, width, between);
+    default: return multiply<planes, 5>(a, height, right, depth, result, width, between);
   }
 }
 
