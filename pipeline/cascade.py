@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.engines.base import Answer, Engine, Spec, one_torch_thread
+from pipeline.engines.base import Engine, Spec, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
 from pipeline.policy import Policy, decide, proxy_of
@@ -62,21 +62,19 @@ class Cascade:
             return self._adaptive_one(canvases) if len(canvases) == 1 else self._adaptive(canvases)
         (role,) = NEEDS[name]
         engine = self.engines[role]
-        top1 = [
-            _to_host(_top1(engine.run(engine.upload(part))))[0] for part in canvases.split(engine.batch_size)
-        ]
-        return Answers(np.concatenate(top1), np.full(len(canvases), name == "static_high"))
+        escalated = np.full(len(canvases), name == "static_high")
+        if len(canvases) == 1:
+            return Answers(engine.predict(engine.upload(canvases)).top1, escalated)
+        parts = [engine.predict(engine.upload(part)).top1 for part in canvases.split(engine.batch_size)]
+        return Answers(np.concatenate(parts), escalated)
 
     def _adaptive_one(self, canvas: Tensor) -> Answers:
         low, high = self.engines["low"], self.engines["high"]
         uploaded = low.upload(canvas)
-        result = low.run(uploaded)
-        assert result.proxy is not None
-        top1, proxy = _to_host(_top1(result), result.proxy)
+        top1, proxy = low.predict(uploaded)
+        assert proxy is not None
         escalated = decide(self.policy, proxy)
-        if escalated[0]:
-            (top1,) = _to_host(_top1(high.run(uploaded)))
-        return Answers(top1.astype(np.int64, copy=False), escalated)
+        return Answers(high.predict(uploaded).top1 if escalated[0] else top1, escalated)
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
@@ -85,9 +83,8 @@ class Cascade:
         answers = Answers(np.empty(count, dtype=np.int64), np.zeros(count, dtype=bool))
         for start in range(0, count, low.batch_size):
             batch = low.upload(canvases[start : start + low.batch_size])
-            result = low.run(batch)
-            assert result.proxy is not None
-            top1, proxy = _to_host(_top1(result), result.proxy)
+            top1, proxy = low.predict(batch)
+            assert proxy is not None
             escalated = decide(self.policy, proxy)
             answers.top1[start : start + len(batch)] = top1
             answers.escalated[start : start + len(batch)] = escalated
@@ -114,9 +111,9 @@ class Bench:
     deadline_ms: float | None = None
 
     def spec(self, role: Role) -> Spec:
-        return Spec(
-            self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, proxy_of(self.policy)
-        )
+        """The low pass alone is asked for the proxy: nobody reads that of another."""
+        proxy = proxy_of(self.policy) if role == "low" else None
+        return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, proxy)
 
     def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
         """The engines of the roles named, each compiled for its batch."""
@@ -169,22 +166,9 @@ class _Waiting:
     def _run(self, count: int, top1: NDArray[np.int64]) -> None:
         assert self.canvases is not None
         now, self.rows = self.rows[:count], self.rows[count:]
-        top1[now] = _to_host(_top1(self.high.run(self.canvases[:count])))[0]
+        top1[now] = self.high.predict(self.canvases[:count]).top1
         if self.rows:
             with one_torch_thread():
                 rest = self.canvases[count : count + len(self.rows)].clone()
                 self.canvases[: len(rest)].copy_(rest)
             self.since_s = time.perf_counter()
-
-
-def _top1(result: Answer) -> Tensor:
-    with one_torch_thread():
-        return result.logits.argmax(1)
-
-
-def _to_host(*values: Tensor) -> list[NDArray[np.generic]]:
-    """Values (B,) of one batch in one transfer, and so with one synchronisation; top-1 indices first."""
-    if values[0].is_cpu:
-        return [value.numpy() for value in values]
-    together = torch.stack([value.float() for value in values]).cpu().numpy()
-    return [together[0].astype(np.int64), *together[1:]]

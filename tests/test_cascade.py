@@ -61,10 +61,10 @@ class Counting:
     def upload(self, images):
         return self.inner.upload(images)
 
-    def run(self, images):
+    def predict(self, images):
         self.sizes.append(len(images))
         time.sleep(self.takes_s)
-        return self.inner.run(images)
+        return self.inner.predict(images)
 
 
 @pytest.mark.parametrize(

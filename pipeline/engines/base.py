@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.params.runtime import Precision
@@ -55,6 +57,13 @@ class Answer(NamedTuple):
         return Answer(*(None if value is None else function(value) for value in self))  # type: ignore[arg-type]
 
 
+class Prediction(NamedTuple):
+    """What a policy reads of a pass over B images, on the host: top1 (B,) int64 class indices, proxy (B,) or None."""
+
+    top1: NDArray[np.int64]
+    proxy: NDArray[np.floating] | None
+
+
 def join(parts: list[Answer]) -> Answer:
     """One answer of copies, in the order of the parts."""
     return Answer(*(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True)))  # type: ignore[arg-type]
@@ -69,11 +78,25 @@ class Engine(ABC):
 
     def upload(self, canvases: Tensor) -> Tensor:
         """Host uint8 (B, 3, S, S) to the device."""
-        return canvases.to(self.runtime.device, non_blocking=True)
+        device = self.runtime.device
+        return canvases if device.type == "cpu" else canvases.to(device, non_blocking=True)
 
     @abstractmethod
     def run(self, canvases: Tensor) -> Answer:
         """Device uint8 (B, 3, canvas_px, canvas_px) to an answer, which on a GPU may still be under way."""
+
+    def predict(self, canvases: Tensor) -> Prediction:
+        """As `run`, and to the host in one transfer, and so with one synchronisation."""
+        answer = self.run(canvases)
+        if answer.logits.is_cpu:  # NumPy has no threads to get into the engine's way.
+            return Prediction(
+                answer.logits.numpy().argmax(1), None if answer.proxy is None else answer.proxy.numpy()
+            )
+        top1 = answer.logits.argmax(1)
+        if answer.proxy is None:
+            return Prediction(top1.cpu().numpy(), None)
+        together = torch.stack([top1.float(), answer.proxy.float()]).cpu().numpy()
+        return Prediction(together[0].astype(np.int64), together[1])
 
 
 @contextmanager
