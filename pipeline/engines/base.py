@@ -58,7 +58,10 @@ class Answer(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a policy reads of a pass over B images, on the host: top1 (B,) int64 class indices, proxy (B,) or None."""
+    """What a policy reads of a pass over B images, on the host.
+
+    top1 (B,) class indices, proxy (B,) or None.
+    """
 
     top1: NDArray[np.int64]
     proxy: NDArray[np.floating] | None

@@ -48,9 +48,9 @@ class AmxEngine(Engine):
 
     def run(self, canvases: Tensor) -> Answer:
         arrays = self._pass(canvases)
-        values = [value[: len(canvases)] for value in self.whole]
+        logits, embedding, trace = (value[: len(canvases)] for value in self.whole)
         proxy = self._proxy(arrays)
-        return Answer(*values, None if proxy is None else torch.from_numpy(proxy))
+        return Answer(logits, embedding, trace, None if proxy is None else torch.from_numpy(proxy))
 
     def predict(self, canvases: Tensor) -> Prediction:
         """Without torch, whose code has left the caches when a pass is done: its first call takes 30 us."""

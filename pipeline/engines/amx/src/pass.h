@@ -29,7 +29,8 @@ class Pass {
        Barrier* barrier)
       : m_(model), w_(space), s_(scratch), sizes_(space.sizes), images_(images), threads_(threads),
         barrier_(barrier), begin_(images * sizes_.tokens * thread / threads),
-        end_(images * sizes_.tokens * (thread + 1) / threads), most_(rows_of_panel(planes * sizeof(bf16) * model.width)), classifies_(thread == 0),
+        end_(images * sizes_.tokens * (thread + 1) / threads),
+        most_(rows_of_panel(planes * sizeof(bf16) * model.width)), classifies_(thread == 0),
         tokens_(space.tokens.get()), moved_(space.moved.get()) {}
 
   // Canvases uint8 (images, 3, from_px, from_px).
