@@ -186,13 +186,14 @@ def test_engines_that_share_their_weights_answer_as_those_that_do_not(build, pre
     if why_not("openvino", CPU, precision):
         pytest.skip(why_not("openvino", CPU, precision))
     specs = {role: spec(size_px, "openvino", precision) for role, size_px in (("low", 32), ("high", 64))}
+    specs["high"] = replace(specs["high"], proxy=None)  # As in a cascade, where nobody reads it.
     pair = build_engines(specs, {"low": 1, "high": 1})
     # In turns, as a cascade runs them: neither writes what the other reads.
     for image in IMAGES[:3].split(1):
         answers = {role: engine.run(image) for role, engine in pair.items()}
         for role, size_px in (("low", 32), ("high", 64)):
             expected = build("openvino", precision, size_px).run(image)
-            for name in ("logits", "embedding", "trace", "proxy"):
+            for name in ("logits", "embedding", "trace", *(["proxy"] if role == "low" else [])):
                 torch.testing.assert_close(getattr(answers[role], name), getattr(expected, name))
 
 

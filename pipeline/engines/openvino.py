@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -90,6 +91,7 @@ class OpenVinoEngine(Engine):
 
 def build_pair(first: Spec, second: Spec) -> tuple[OpenVinoEngine, OpenVinoEngine]:
     """Engines for single images that share the weights, which both specs have in common."""
+    second = replace(second, proxy=first.proxy)  # Two branches give the same outputs.
     models = [convert(spec) for spec in (first, second)]
     for model, spec in zip(models, (first, second), strict=True):
         model.reshape([1, 3, spec.size_px, spec.size_px])
