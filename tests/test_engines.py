@@ -73,6 +73,23 @@ def test_an_engine_answers_as_eager_within_its_tolerance(build, backend, precisi
     torch.testing.assert_close(found.proxy, expected.proxy, rtol=TOLERANCE[precision], atol=0)
 
 
+@pytest.mark.parametrize(("backend", "precision"), [("eager", "float32"), *ENGINES])
+def test_what_a_policy_reads_is_what_the_pass_says(build, backend, precision):
+    built = build(backend, precision, 32)
+    for count in (1, 8):
+        answer = built.run(IMAGES[:count]).each(torch.clone)
+        prediction = built.predict(IMAGES[:count])
+        assert prediction.top1.tolist() == answer.logits.argmax(1).tolist()
+        assert prediction.proxy.tolist() == answer.proxy.tolist()
+
+
+def test_nothing_is_read_of_a_proxy_that_was_not_asked_for():
+    for backend in ("eager", "amx"):
+        if not why_not(backend, CPU, "float32"):
+            silent = build_engine(replace(spec(32, backend), proxy=None), 2)
+            assert silent.predict(IMAGES[:2]).proxy is None
+
+
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)
 def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
     reason = why_not(backend, CPU, precision)
