@@ -91,7 +91,7 @@ def _goal_rows(goals: Document) -> list[str]:
         for name, goal in goals.items():
             asked = f"≥ {goal['at_least']}" if "at_least" in goal else f"≤ {goal['at_most']}"
             met = "yes" if goal["met"] else "**no**"
-            yield name, number(goal["ratio"]), asked, met, number(goal.get("ceiling"))
+            yield name, number(goal["ratio"], 3), asked, met, number(goal.get("ceiling"))
 
     return _table(("goal", "measured", "asked", "met", "at most"), rows())
 
