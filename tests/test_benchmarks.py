@@ -86,8 +86,8 @@ def test_the_table_shows_every_system_and_goal():
     table = format_bench(MEASURED | {"goals": judge_goals(MEASURED)})
     assert "| openvino float32 | 2.50 (400 images/s) | 5.00 (200 images/s) |" in table
     assert "| 100,000 images, openvino float32 (1,050 MB) | 297 | – | – | – |" in table
-    assert "| overhead over the ideal, offline, openvino float32 | 1.10 | ≤ 1.05 | **no** | – |" in table
-    assert "| extraction over bare forward, high, openvino float32 | 0.96 | ≥ 0.95 | yes | 0.97 |" in table
+    assert "| overhead over the ideal, offline, openvino float32 | 1.100 | ≤ 1.05 | **no** | – |" in table
+    assert "| extraction over bare forward, high, openvino float32 | 0.960 | ≥ 0.95 | yes | 0.97 |" in table
     assert "At most: of inference" in table
 
 
@@ -115,7 +115,7 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
     table = format_bench(measured | {"goals": goals})
     assert "| openvino float32, high | 12.50 | 11.00 | 1.50 | 10.00 | 80 % |" in table
     assert "an answer takes low after high 5.00 ms" in table
-    assert "| 4.00 | ≥ 3.5 | yes | 4.67 |" in table
+    assert "| 4.000 | ≥ 3.5 | yes | 4.67 |" in table
 
 
 def test_products_are_those_of_the_fused_graph():
