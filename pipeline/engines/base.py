@@ -58,7 +58,7 @@ class Answer(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a policy reads of a pass over B images, on the host.
+    """What a policy reads of a pass over B images, on the host; valid until the engine's next run.
 
     top1 (B,) class indices, proxy (B,) or None.
     """
