@@ -1,12 +1,16 @@
 """The benchmark's arithmetic and table, and the usual way against the reference."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.goals import judge_goals, overhead
+from benchmarks.inference import MOST_ROUNDS, _measure
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
+from pipeline.cascade import NEEDS, Answers
 from pipeline.fused import FusedViT
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
@@ -138,3 +142,24 @@ def test_the_usual_way_gives_the_reference_its_answers():
     np.testing.assert_allclose(scores, cls_change(reference.trace, None).numpy(), rtol=1e-4)
     usual.threshold = float(np.median(scores))
     assert usual.answer("adaptive", images).escalated.sum() == 1
+
+
+class Taking:
+    """A system that takes a while for each call, and notes how many images it saw."""
+
+    def __init__(self, takes_s):
+        self.takes_s, self.images = takes_s, 0
+
+    def answer(self, _name, canvases):
+        self.images += len(canvases)
+        time.sleep(self.takes_s)
+        return Answers(np.zeros(len(canvases), dtype=np.int64), np.zeros(len(canvases), dtype=bool))
+
+
+def test_a_fast_system_runs_the_blocks_again_and_a_slow_one_does_not():
+    fast, slow = Taking(0.0), Taking(0.02)
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    _measure("offline", {"fast": fast, "slow": slow}, images, block_images=2, least_s=0.1)
+    once = len(NEEDS) * len(images)  # As much again warms up.
+    assert fast.images == (MOST_ROUNDS + 1) * once
+    assert slow.images == 2 * once

@@ -53,7 +53,7 @@ class AmxEngine(Engine):
         return Answer(logits, embedding, trace, None if proxy is None else torch.from_numpy(proxy))
 
     def predict(self, canvases: Tensor) -> Prediction:
-        """Without torch, whose code has left the caches when a pass is done: its first call takes 30 us."""
+        """Without torch, whose code has left the caches when a pass is done: a first call takes long."""
         arrays = self._pass(canvases)
         return Prediction(arrays[0].argmax(1), self._proxy(arrays))
 
