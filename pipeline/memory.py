@@ -13,7 +13,7 @@ from pipeline.malloc import return_freed_memory
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 # Loaded before the count begins: libraries are not what a policy is charged for.
-_PRELOADED = ["pipeline.cascade", "pipeline.engines.amx.engine", "pipeline.engines.openvino"]
+_PRELOADED = ["pipeline.cascade", "pipeline.engines.native.engine", "pipeline.engines.openvino"]
 
 
 def peak_memory_mb(work: Callable[[], None], device: torch.device) -> float | None:

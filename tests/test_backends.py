@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pipeline import backends
 from pipeline.backends import choose_backend, why_not
-from pipeline.engines.amx import library
+from pipeline.engines.native import library
 from pipeline.errors import PipelineError
 from stages.engines import main
 
@@ -14,10 +14,15 @@ CPU = torch.device("cpu")
 
 
 def test_auto_takes_the_first_that_is_there(monkeypatch):
-    monkeypatch.setattr(library, "why_not_amx", lambda: None)
+    there = {"amx", "avx2"}
+    monkeypatch.setattr(library, "why_not_native", lambda name, _: None if name in there else "missing")
+    monkeypatch.setattr(library, "processor_flags", set)
     assert choose_backend("auto", CPU, "float32") == "amx"
-    monkeypatch.setattr(library, "why_not_amx", lambda: "no tiles")
+    there.remove("amx")
+    assert choose_backend("auto", CPU, "float32") == "avx2"
+    monkeypatch.setattr(library, "processor_flags", lambda: {"avx512f"})
     assert choose_backend("auto", CPU, "float32") == "openvino"
+    assert choose_backend("avx2", CPU, "float32") == "avx2"
     missing = {"openvino"}
     monkeypatch.setattr(
         backends.importlib.util, "find_spec", lambda name: None if name in missing else object()
@@ -31,6 +36,7 @@ def test_auto_takes_the_first_that_is_there(monkeypatch):
     [
         ("cudagraph", "cpu", "runtime.backend: cudagraph cannot run float32 on cpu: it needs an NVIDIA GPU"),
         ("amx", "cuda", "amx cannot run float32 on cuda: it runs on the CPU; use runtime.device"),
+        ("avx2", "cuda", "avx2 cannot run float32 on cuda: it runs on the CPU; use runtime.device"),
         ("openvino", "cuda", "openvino cannot run float32 on cuda: it runs on the CPU; use runtime.device"),
     ],
 )

@@ -26,6 +26,7 @@ LOCAL = draw_weights(ARCHITECTURES["static_vit_local"], 0, 64)
 ENGINES = [
     ("amx", "float32"),
     ("amx", "bfloat16"),
+    ("avx2", "float32"),
     ("openvino", "float32"),
     ("openvino", "bfloat16"),
     ("eager", "bfloat16"),
@@ -84,7 +85,7 @@ def test_what_a_policy_reads_is_what_the_pass_says(build, backend, precision):
 
 
 def test_nothing_is_read_of_a_proxy_that_was_not_asked_for():
-    for backend in ("eager", "amx"):
+    for backend in ("eager", "amx", "avx2"):
         if not why_not(backend, CPU, "float32"):
             silent = build_engine(replace(spec(32, backend), proxy=None), 2)
             assert silent.predict(IMAGES[:2]).proxy is None
@@ -101,7 +102,7 @@ def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
     assert 0 < largest_error(found, expected) < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("backend", ["amx", "openvino"])
+@pytest.mark.parametrize("backend", ["amx", "avx2", "openvino"])
 @pytest.mark.parametrize("count", range(1, 9))
 def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
     found = build(backend, "float32", 32)
@@ -112,7 +113,7 @@ def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
             torch.testing.assert_close(value[row : row + 1], single)
 
 
-@pytest.mark.parametrize("backend", ["amx", "openvino"])
+@pytest.mark.parametrize("backend", ["amx", "avx2", "openvino"])
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_every_proxy_comes_with_the_answer(backend, proxy):
     if why_not(backend, CPU, "float32"):
@@ -122,7 +123,7 @@ def test_every_proxy_comes_with_the_answer(backend, proxy):
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["amx", "openvino"])
+@pytest.mark.parametrize("backend", ["amx", "avx2", "openvino"])
 def test_the_learned_proxy_comes_with_the_answer(backend):
     if why_not(backend, CPU, "float32"):
         pytest.skip(why_not(backend, CPU, "float32"))

@@ -81,7 +81,9 @@ def test_dvc_yaml_lists_exactly_the_files_that_the_stage_reaches(stage):
     missing, surplus = expected - code, code - expected - templates
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
     assert not surplus, f"remove from the deps of {stage} in dvc.yaml: {sorted(surplus)}"
-    assert ("pipeline/engines/amx/src" in entry["deps"]) == ("pipeline/engines/amx/library.py" in expected)
+    assert ("pipeline/engines/native/src" in entry["deps"]) == (
+        "pipeline/engines/native/library.py" in expected
+    )
 
 
 @pytest.mark.parametrize("stage", DVC_STAGES)

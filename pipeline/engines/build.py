@@ -28,10 +28,10 @@ def build_engines(specs: Mapping[Role, Spec], batch_sizes: Mapping[Role, int]) -
 def _engine_class(backend: str) -> type[Engine]:
     """Imported when asked for: the packages of the other backends need not be installed."""
     match backend:
-        case "amx":
-            from pipeline.engines.amx.engine import AmxEngine
+        case "amx" | "avx2":
+            from pipeline.engines.native.engine import NativeEngine
 
-            return AmxEngine
+            return NativeEngine
         case "openvino":
             from pipeline.engines.openvino import OpenVinoEngine
 

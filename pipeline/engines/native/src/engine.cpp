@@ -1,7 +1,4 @@
 // What Python calls: engines, and the team of threads that runs them.
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "pass.h"
 
 namespace vit {
@@ -44,7 +41,8 @@ class Engine {
             Barrier* barrier) {
     const Workspace& w = *spaces_[space];
     const Scratch& s = *scratches_[thread];
-    if (model_.planes == 2) Pass<2>(model_, w, s, count, part, parts, barrier).run(canvases, outputs);
+    if (model_.planes == kMostPlanes)
+      Pass<kMostPlanes>(model_, w, s, count, part, parts, barrier).run(canvases, outputs);
     else Pass<1>(model_, w, s, count, part, parts, barrier).run(canvases, outputs);
   }
 
@@ -59,11 +57,8 @@ class Engine {
 
 extern "C" {
 
-// Asks Linux for the tile registers, which a process has only on request; 0 where it gets them.
-int vit_request_tiles() {
-  constexpr int kRequest = 0x1023, kTileData = 18;
-  return static_cast<int>(syscall(SYS_arch_prctl, kRequest, kTileData));
-}
+// Asks the system for what a process has only on request; 0 where it gives it.
+int vit_prepare() { return vit::prepare(); }
 
 vit::Team* vit_create_team(int threads) { return new vit::Team(threads); }
 

@@ -3,9 +3,13 @@
 // Two planes, x = x0 + x1, give x y = x0 y0 + x0 y1 + x1 y0, whose error is some 2^-16 of the product: three
 // products of the matrix unit, which together take less time than one of float32 on the vector unit.
 #pragma once
-#include <algorithm>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-#include "lanes.h"
+#include <algorithm>
+#include <cstring>
+
+#include "rows.h"
 
 namespace vit {
 
@@ -14,20 +18,74 @@ constexpr int kTile = kDepth * kLanes;        // elements of a tile of the right
 constexpr int kLine = 32;                     // elements of a cache line
 constexpr int kMostTiles = 5;                 // of the left operand at a time; as many sums are held
 constexpr int kMostRows = kMostTiles * kLanes;
+constexpr int kQueries = 48;                  // at a time, so that their scores stay in the first cache
+constexpr int kMostPlanes = 2;
+template <int planes>
+constexpr bool kFine = planes == 2;
 
-// The left operand: rows of bfloat16, the second plane `plane` elements behind the first.
-struct Rows {
-  bf16* data;
-  size_t stride, plane;
+inline __m256i to_bf16(Lanes values) { return (__m256i)_mm512_cvtneps_pbh(values); }
 
-  bf16* at(size_t row, size_t column = 0) const { return data + row * stride + column; }
-  Rows from(size_t row, size_t column = 0) const { return {at(row, column), stride, plane}; }
-};
+inline Lanes to_float(__m256i values) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+}
+
+// Calls use(plane, bfloat16 values): the values rounded and, of two planes, what the rounding left.
+template <int planes, class Use>
+inline void split(Lanes values, Use use) {
+  const __m256i rounded = to_bf16(values);
+  use(0, rounded);
+  if constexpr (planes == 2) use(1, to_bf16(sub(values, to_float(rounded))));
+}
+
+template <int planes>
+inline void put(const Rows& rows, int row, int column, Lanes value) {
+  split<planes>(value, [&](int plane, __m256i part) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(rows.at(row, column) + plane * rows.plane), part);
+  });
+}
+
+// 0 to 255 are exact in bfloat16.
+inline Number to_number(uint8_t pixel) {
+  const float value = pixel;
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits >> 16;
+}
+
+// Keys of a head of `steps` tiles are turned: a right tile has tokens as columns. 16 dimensions of one token,
+// beginning at `dimension`.
+template <int planes>
+inline void put_key(Number* keys, int steps, int token, int dimension, Lanes values) {
+  const __m256i rows = _mm256_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112);
+  const int tile = token / kLanes * steps + dimension / kDepth;
+  Number* first = keys + size_t(tile) * planes * kTile + dimension % kDepth * kLanes + token % kLanes * 2;
+  split<planes>(values, [&](int plane, __m256i part) {
+    _mm256_i32scatter_epi32(reinterpret_cast<int*>(first + plane * kTile), rows, part, 4);
+  });
+}
+
+// Values stand in pairs of tokens, in `steps` tiles for all. 16 dimensions of one token, beginning at `dimension`.
+template <int planes>
+inline void put_value(Number* values_of_head, int steps, int token, int dimension, Lanes values) {
+  const int tile = dimension / kLanes * steps + token / kDepth, odd = token % 2;
+  Number* row = values_of_head + size_t(tile) * planes * kTile + (token - odd) % kDepth * kLanes;
+  const __mmask32 half = odd ? 0xAAAAAAAA : 0x55555555;
+  split<planes>(values, [&](int plane, __m256i part) {
+    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(part), 16 * odd);
+    _mm512_mask_storeu_epi16(row + plane * kTile, half, wide);
+  });
+}
 
 // Rows that are worked on together: `tiles` of `height`, of which the last may end behind them.
 struct Panel {
   int first, rows, tiles, height;
 };
+
+// Asks Linux for the tile registers, which a process has only on request; 0 where it gets them.
+inline int prepare() {
+  constexpr int kRequest = 0x1023, kTileData = 18;
+  return static_cast<int>(syscall(SYS_arch_prctl, kRequest, kTileData));
+}
 
 // How many rows of so many bytes stay in the first cache beside the weights that they are multiplied with; where
 // those are too few to be worth the weights' way, as many as there are sums for.
@@ -37,7 +95,7 @@ inline int rows_of_panel(size_t bytes) {
   return rows < kFewest ? kMostRows : std::min(rows, kMostRows);
 }
 
-// Sets the height of the left tiles and the sums; the thread's own state until `release_tiles`.
+// Sets the height of the left tiles and the sums; the thread's own state until `release`.
 inline void configure_tiles(int height) {
   struct alignas(64) {
     uint8_t palette = 1, start = 0, unused[14] = {};
@@ -49,7 +107,7 @@ inline void configure_tiles(int height) {
   asm volatile("ldtilecfg %0" ::"m"(config));
 }
 
-inline void release_tiles() { _tile_release(); }
+inline void release() { _tile_release(); }
 
 // Calls use(panel) for panels of at most `most` rows that make up the rows. A tile takes its time whether it
 // is full or not: so all panels but the last are.
@@ -80,15 +138,15 @@ inline void each_panel(int first, int rows, int most, Use use) {
 // result (tiles * height, 16) in rows of `width` floats = a times `depth` right tiles, planes side by side.
 // Calls between() after each of the `depth` steps.
 template <int planes, int tiles, class Between>
-inline void multiply(const Rows& a, int height, const bf16* right, int depth, float* result, size_t width,
+inline void multiply(const Rows& a, int height, const Number* right, int depth, float* result, size_t width,
                      Between between) {
-  const size_t stride = a.stride * sizeof(bf16), step = a.stride * height;
+  const size_t stride = a.stride * sizeof(Number), step = a.stride * height;
   _tile_zero(0);
   if constexpr (tiles > 1) _tile_zero(1);
   if constexpr (tiles > 2) _tile_zero(2);
   if constexpr (tiles > 3) _tile_zero(3);
   if constexpr (tiles > 4) _tile_zero(4);
-  const bf16* left = a.data;
+  const Number* left = a.data;
   for (int k = 0; k < depth; ++k, left += kDepth, right += planes * kTile) {
     _tile_loadd(5, right, 64);
     if constexpr (planes == 2) _tile_loadd(6, right + kTile, 64);
@@ -100,11 +158,12 @@ inline void multiply(const Rows& a, int height, const bf16* right, int depth, fl
 #undef VIT_MULTIPLY
 #undef VIT_STORE
 
-// The same for a number of tiles, 1 to `kMostTiles`, that is known when it runs.
+// The same for the rows of a panel.
 template <int planes, class Between>
-inline void multiply(int tiles, const Rows& a, int height, const bf16* right, int depth, float* result, size_t width,
+inline void multiply(const Panel& panel, const Rows& a, const Number* right, int depth, float* result, size_t width,
                      Between between) {
-  switch (tiles) {
+  const int height = panel.height;
+  switch (panel.tiles) {
     case 1: return multiply<planes, 1>(a, height, right, depth, result, width, between);
     case 2: return multiply<planes, 2>(a, height, right, depth, result, width, between);
     case 3: return multiply<planes, 3>(a, height, right, depth, result, width, between);

@@ -1,4 +1,4 @@
-"""The weights of torch's antialiased bilinear resize of uint8 images, which the AMX pass does itself."""
+"""The weights of torch's antialiased bilinear resize of uint8 images, which the native pass does itself."""
 
 from typing import NamedTuple
 

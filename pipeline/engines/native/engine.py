@@ -1,8 +1,8 @@
-"""`amx`: the fused model as one C++ function on the tiles of the processor's matrix unit.
+"""`amx` and `avx2`: the fused model as one C++ function, on the processor's matrix unit or its vectors.
 
-bfloat16 runs as such. float32 weights and activations are split into two bfloat16 numbers each, and a product
-into three, which leaves an error of some 1e-5 of the largest value and takes less time than float32 products
-on the vector unit (the BF16x3 mode of Intel's oneMKL does the same).
+On `amx` bfloat16 runs as such. float32 weights and activations are split into two bfloat16 numbers each, and
+a product into three, which leaves an error of some 1e-5 of the largest value and takes less time than float32
+products on the vector unit (the BF16x3 mode of Intel's oneMKL does the same). `avx2` multiplies float32.
 """
 
 import ctypes
@@ -13,17 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.engines.amx.library import load_library, team_of
-from pipeline.engines.amx.pack import Outputs, Packed
 from pipeline.engines.base import Answer, Engine, Prediction, Spec
+from pipeline.engines.native.library import load_library, team_of
+from pipeline.engines.native.pack import Outputs, Packed
+from pipeline.engines.native.units import UNITS
 
-_PLANES = {"float32": 2, "bfloat16": 1}
-# Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
-_MOST_TOKENS = 260
 _WARM_UPS = 3
 
 
-class AmxEngine(Engine):
+class NativeEngine(Engine):
     """A single image runs on all threads, each with some tokens; of a batch, each has images of its own.
 
     The proxy is computed behind the pass, by the formula that NumPy and the graphs of the others share.
@@ -31,12 +29,11 @@ class AmxEngine(Engine):
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
-        shape, self.library = spec.weights.architecture, load_library()
-        self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, _PLANES[spec.runtime.precision])
-        piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
-        self.handle = self.library.vit_create(
-            ctypes.byref(self.packed.model), team_of(spec.runtime.threads), piece
-        )
+        shape, unit = spec.weights.architecture, UNITS[spec.runtime.backend]
+        self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, unit.layouts[spec.runtime.precision])
+        piece = max(1, min(unit.most_tokens // shape.count_tokens(spec.size_px), batch_size))
+        self.library, team = load_library(unit.name), team_of(unit.name, spec.runtime.threads)
+        self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
         weakref.finalize(self, self.library.vit_destroy, self.handle)
         widths = ((shape.classes,), (shape.width,), (shape.depth + 1, shape.width))  # In the answer's order.
         self.whole = [torch.zeros(batch_size, *width) for width in widths]

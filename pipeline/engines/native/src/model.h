@@ -4,7 +4,7 @@
 #include <cstring>
 #include <memory>
 
-#include "tiles.h"
+#include "products.h"
 
 namespace vit {
 
@@ -12,7 +12,7 @@ extern "C" {
 
 // Weights as right tiles, strip by strip of 16 outputs, and a bias for each output of the strips.
 struct Linear {
-  const bf16* tiles;
+  const Number* tiles;
   const float* bias;
   int32_t inputs, outputs;  // multiples of 32 and of 16
 };
@@ -50,7 +50,9 @@ struct Outputs {
 
 struct Sizes {
   int side, tokens, head;
-  int key_tiles, value_steps;  // of a head: tokens by 16, tokens by 32
+  int key_tiles, value_steps;  // of a head: tokens by 16, tokens by what a tile covers
+
+  int key_steps() const { return head / kDepth; }
 
   explicit Sizes(const Model& m)
       : side(m.size_px / m.patch_px),
@@ -82,7 +84,7 @@ class RowBuffer {
   const Rows& rows() const { return rows_; }
 
  private:
-  Buffer<bf16> memory_;
+  Buffer<Number> memory_;
   Rows rows_;
 };
 
@@ -95,7 +97,7 @@ class Workspace {
         moved(rows(images) * m.width),
         query(rows(images), m.width, m.planes),
         attended(rows(images), m.width, m.planes),
-        keys_of_head(size_t(sizes.key_tiles) * (sizes.head / kDepth) * m.planes * kTile),
+        keys_of_head(size_t(sizes.key_tiles) * sizes.key_steps() * m.planes * kTile),
         values_of_head(size_t(sizes.head / kLanes) * sizes.value_steps * m.planes * kTile),
         keys(images * m.heads * keys_of_head),
         values(images * m.heads * values_of_head) {}
@@ -104,7 +106,7 @@ class Workspace {
   const Buffer<float> tokens, moved;
   const RowBuffer query, attended;
   const size_t keys_of_head, values_of_head;
-  const Buffer<bf16> keys, values;
+  const Buffer<Number> keys, values;
 
  private:
   // Tiles of equal height may end behind the last row.

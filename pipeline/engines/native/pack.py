@@ -1,25 +1,37 @@
-"""The fused model's weights in the layout that the AMX pass reads (`src/model.h`)."""
+"""The fused model's weights in the layout that the pass reads (`src/model.h`)."""
 
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engines.amx.resizing import find_taps
+from pipeline.engines.native.resizing import find_taps
 from pipeline.errors import PipelineError
 from pipeline.fused import FusedViT
 from pipeline.vit import Weights
 
-# Inputs and outputs that a tile of weights covers, and hidden values of an MLP that are worked on together:
-# few enough for the first cache.
-_INPUTS, _OUTPUTS, _HIDDEN = 32, 16, 192
+# Outputs that a tile of weights covers, and hidden values of an MLP that are worked on together: few enough
+# for the first cache.
+_OUTPUTS, _HIDDEN = 16, 192
 _MOST_KEPT = 4
 _ALIGNMENT = 64
+
+
+class Layout(NamedTuple):
+    """How a product takes its weights: numbers of `dtype`, `planes` of which add up to one weight.
+
+    A tile covers `depth` inputs, of which `together` stand side by side for each output.
+    """
+
+    dtype: torch.dtype
+    planes: int
+    depth: int
+    together: int
 
 
 def _structure(**fields: Any) -> type[ctypes.Structure]:
@@ -64,18 +76,18 @@ Outputs = _structure(logits=_POINTER, embedding=_POINTER, trace=_POINTER)
 class Packed:
     """`model` describes a network for canvases and images of one size; what it points to lives as long.
 
-    planes: bfloat16 numbers that add up to a weight: 1 for bfloat16, 2 for float32.
     Raises PipelineError where the widths are no multiples of a tile's.
     """
 
-    def __init__(self, weights: Weights, canvas_px: int, size_px: int, planes: int) -> None:
+    def __init__(self, weights: Weights, canvas_px: int, size_px: int, layout: Layout) -> None:
         shape, fused = weights.architecture, FusedViT(weights, size_px, None)
-        if shape.width % _INPUTS or shape.width // shape.heads % _INPUTS:
+        step = max(layout.depth, _OUTPUTS)
+        if shape.width % step or shape.width // shape.heads % step:
             raise PipelineError(
-                f"runtime.backend: amx needs a width, and a width of a head, of a multiple of {_INPUTS}; "
+                f"runtime.backend: it needs a width, and a width of a head, of a multiple of {step}; "
                 f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
             )
-        self.network = _pack_network(weights, planes)  # Shared by all sizes.
+        self.network = _pack_network(weights, layout)  # Shared by all sizes.
         self.own = [values.detach().contiguous() for values in (fused.position, fused.first)]
         self.resizing: list[Tensor] = []
         self.model = Model(
@@ -86,7 +98,7 @@ class Packed:
             shape.heads,
             shape.depth,
             shape.classes,
-            planes,
+            layout.planes,
             self.network.chunks,
             self.network.patches,
             self.network.head,
@@ -109,13 +121,13 @@ class Packed:
 class _Network:
     """What all image sizes have in common."""
 
-    def __init__(self, weights: Weights, planes: int) -> None:
+    def __init__(self, weights: Weights, layout: Layout) -> None:
         shape = weights.architecture
         fused = FusedViT(weights, 8 * shape.patch_px, None)
         # One array for all: NumPy asks for huge pages where it is large, and a pass touches every page.
         size = 8 * sum(values.numel() for values in fused.parameters()) + 2**16
         self.arena = np.empty(size, dtype=np.uint8)
-        self.planes, self.used = planes, -self.arena.ctypes.data % _ALIGNMENT
+        self.layout, self.used = layout, -self.arena.ctypes.data % _ALIGNMENT
         self.lists: list[Any] = []
         self.patches = self._linear(fused.patches.flatten(1), torch.zeros(shape.width))
         self.head = self._linear(fused.head.weight, fused.head.bias)
@@ -138,9 +150,10 @@ class _Network:
         return self.lists[-1]
 
     def _linear(self, weight: Tensor, bias: Tensor) -> ctypes.Structure:
-        weight = F.pad(weight.float(), (0, -weight.shape[1] % _INPUTS, 0, -weight.shape[0] % _OUTPUTS))
+        layout = self.layout
+        weight = F.pad(weight.float(), (0, -weight.shape[1] % layout.depth, 0, -weight.shape[0] % _OUTPUTS))
         bias = F.pad(bias.float(), (0, len(weight) - len(bias)))
-        tiles = torch.stack([_to_tiles(part) for part in _split(weight, self.planes)], dim=2)
+        tiles = torch.stack([_to_tiles(part, layout) for part in _split(weight, layout)], dim=2)
         return Linear(self._keep(tiles), self._keep(bias), weight.shape[1], weight.shape[0])
 
     def _keep(self, values: Tensor) -> int:
@@ -153,20 +166,20 @@ class _Network:
 
 
 @lru_cache(maxsize=_MOST_KEPT)
-def _pack_network(weights: Weights, planes: int) -> _Network:
-    return _Network(weights, planes)
+def _pack_network(weights: Weights, layout: Layout) -> _Network:
+    return _Network(weights, layout)
 
 
-def _split(values: Tensor, planes: int) -> Iterator[Tensor]:
-    """bfloat16 tensors that add up to the values, as nearly as so many can."""
-    for _ in range(planes):
-        part = values.bfloat16()
+def _split(values: Tensor, layout: Layout) -> Iterator[Tensor]:
+    """Tensors that add up to the values, as nearly as so many can."""
+    for _ in range(layout.planes):
+        part = values.to(layout.dtype)
         yield part
         values = values - part.float()
 
 
-def _to_tiles(weight: Tensor) -> Tensor:
-    """(out, in) to (strips of outputs, steps of inputs, pairs of inputs, outputs, the pair)."""
-    outputs, inputs = weight.shape
-    tiles = weight.reshape(outputs // _OUTPUTS, _OUTPUTS, inputs // _INPUTS, _INPUTS // 2, 2)
+def _to_tiles(weight: Tensor, layout: Layout) -> Tensor:
+    """(out, in) to (strips of outputs, steps of inputs, groups of a step's inputs, outputs, the group)."""
+    depth, together = layout.depth, layout.together
+    tiles = weight.reshape(-1, _OUTPUTS, weight.shape[1] // depth, depth // together, together)
     return tiles.permute(0, 2, 3, 1, 4)

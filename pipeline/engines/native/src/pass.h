@@ -30,7 +30,7 @@ class Pass {
       : m_(model), w_(space), s_(scratch), sizes_(space.sizes), images_(images), threads_(threads),
         barrier_(barrier), begin_(images * sizes_.tokens * thread / threads),
         end_(images * sizes_.tokens * (thread + 1) / threads),
-        most_(rows_of_panel(planes * sizeof(bf16) * model.width)), classifies_(thread == 0),
+        most_(rows_of_panel(planes * sizeof(Number) * model.width)), classifies_(thread == 0),
         tokens_(space.tokens.get()), moved_(space.moved.get()) {}
 
   // Canvases uint8 (images, 3, from_px, from_px).
@@ -44,7 +44,7 @@ class Pass {
     }
     keep_trace(m_.depth, outputs);
     classify(outputs);
-    release_tiles();
+    release();
   }
 
  private:
@@ -54,16 +54,16 @@ class Pass {
     const int first = std::max(begin_, top), end = std::min(end_, top + sizes_.tokens);
     const uint8_t* image = resized(canvas, std::max(first - top - 1, 0), std::max(end - top - 1, 1));
     const Rows& pixels = s_.normal.rows();
-    std::memset(pixels.data, 0, planes * pixels.plane * sizeof(bf16));
+    std::memset(pixels.data, 0, planes * pixels.plane * sizeof(Number));
     each_panel(first, end - first, most_, [&](const Panel& panel) {
       const int before = panel.first - top - 1;  // The patch of a row, less the row.
       for (int row = 0; row < panel.rows; ++row)
         if (before + row >= 0) gather_pixels(image, m_, before + row, pixels.at(row));
-      apply<planes>(m_.patches, pixels, panel, [&](int row, int column, __m512 value) {
+      apply<planes>(m_.patches, pixels, panel, [&](int row, int column, Lanes value) {
         const int patch = before + row;
-        const float* add = (patch < 0 ? m_.first : m_.position + size_t(patch) * m_.width) + column;
-        if (patch < 0) value = _mm512_setzero_ps();
-        _mm512_store_ps(token(panel.first + row) + column, _mm512_add_ps(value, _mm512_load_ps(add)));
+        const float* offset = (patch < 0 ? m_.first : m_.position + size_t(patch) * m_.width) + column;
+        if (patch < 0) value = zeros();
+        store(token(panel.first + row) + column, add(value, load(offset)));
       });
     });
   }
@@ -102,19 +102,19 @@ class Pass {
   void normalise_panel(const Panel& panel, int stride) {
     for (int row = 0; row < panel.rows; ++row)
       normalise(token((panel.first + row) * stride), m_.width,
-                [&](int column, __m512 value) { put<planes>(s_.normal.rows(), row, column, value); });
+                [&](int column, Lanes value) { put<planes>(s_.normal.rows(), row, column, value); });
   }
 
   void project(const Block& block, const Panel& panel, bool all_ask) {
     normalise_panel(panel, 1);
     if (all_ask) project_query(block, panel);
-    apply<planes>(block.key, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+    apply<planes>(block.key, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
       const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
-      put_key<planes>(keys(image, column / sizes_.head), sizes_, place, column % sizes_.head, value);
+      put_key<planes>(keys(image, column / sizes_.head), sizes_.key_steps(), place, column % sizes_.head, value);
     });
-    apply<planes>(block.value, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+    apply<planes>(block.value, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
       const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
-      put_value<planes>(values(image, column / sizes_.head), sizes_, place, column % sizes_.head, value);
+      put_value<planes>(values(image, column / sizes_.head), sizes_.value_steps, place, column % sizes_.head, value);
     });
   }
 
@@ -125,7 +125,7 @@ class Pass {
 
   void project_query(const Block& block, const Panel& panel) {
     const Rows query = w_.query.rows().from(panel.first);
-    apply<planes>(block.query, s_.normal.rows(), panel, [query](int row, int column, __m512 value) {
+    apply<planes>(block.query, s_.normal.rows(), panel, [query](int row, int column, Lanes value) {
       put<planes>(query, row, column, value);
     });
   }
@@ -149,12 +149,12 @@ class Pass {
     const Rows hidden = s_.hidden.rows();
     float* const tokens = token(panel.first * stride);
     const size_t step = size_t(stride) * m_.width;
-    const auto add = [=](int row, int column, __m512 value) { add_to(tokens + row * step + column, value); };
+    const auto add = [=](int row, int column, Lanes value) { add_to(tokens + row * step + column, value); };
     apply<planes>(block.out, w_.attended.rows().from(panel.first), panel, add);
     normalise_panel(panel, stride);
     for (int chunk = 0; chunk < m_.chunks; ++chunk) {
-      apply<planes>(block.widen[chunk], s_.normal.rows(), panel, [hidden](int row, int column, __m512 value) {
-        put<planes>(hidden, row, column, gelu<planes>(value));
+      apply<planes>(block.widen[chunk], s_.normal.rows(), panel, [hidden](int row, int column, Lanes value) {
+        put<planes>(hidden, row, column, gelu<kFine<planes>>(value));
       });
       apply<planes>(block.narrow[chunk], s_.hidden.rows(), panel, add);
     }
@@ -169,21 +169,21 @@ class Pass {
   void classify(const Outputs& outputs) {
     each_panel(0, classifies_ ? images_ : 0, most_, [&](const Panel& panel) {
       for (int row = 0; row < panel.rows; ++row)
-        normalise(token((panel.first + row) * sizes_.tokens), m_.width, [&](int column, __m512 value) {
-          value = _mm512_fmadd_ps(value, _mm512_load_ps(m_.norm_gain + column), _mm512_load_ps(m_.norm_bias + column));
-          _mm512_storeu_ps(outputs.embedding + size_t(panel.first + row) * m_.width + column, value);
+        normalise(token((panel.first + row) * sizes_.tokens), m_.width, [&](int column, Lanes value) {
+          value = mul_add(value, load(m_.norm_gain + column), load(m_.norm_bias + column));
+          store_unaligned(outputs.embedding + size_t(panel.first + row) * m_.width + column, value);
           put<planes>(s_.normal.rows(), row, column, value);
         });
-      apply<planes>(m_.head, s_.normal.rows(), panel, [&](int row, int column, __m512 value) {
+      apply<planes>(m_.head, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
         float* to = outputs.logits + size_t(panel.first + row) * m_.classes + column;
-        _mm512_mask_storeu_ps(to, first_lanes(m_.classes - column), value);
+        store_unaligned(to, first_lanes(m_.classes - column), value);
       });
     });
   }
 
   float* token(int row) const { return tokens_ + size_t(row) * m_.width; }
-  bf16* keys(int image, int head) const { return w_.keys.get() + (image * m_.heads + head) * w_.keys_of_head; }
-  bf16* values(int image, int head) const {
+  Number* keys(int image, int head) const { return w_.keys.get() + (image * m_.heads + head) * w_.keys_of_head; }
+  Number* values(int image, int head) const {
     return w_.values.get() + (image * m_.heads + head) * w_.values_of_head;
   }
   void meet() const {

@@ -1,5 +1,4 @@
-// The antialiased bilinear resize of uint8 images that torchvision does, to the same pixels: along the rows
-// first, then along the columns, each by weights of 16 bits (`pack.py` makes them).
+// The two directions of the resize, on AVX-512.
 #pragma once
 #include "model.h"
 
@@ -10,7 +9,7 @@ inline void resize_rows(const Resize& r, const uint8_t* rows, int count, uint8_t
   const __m512i half = _mm512_set1_epi32(1 << (r.shift - 1)), bytes = _mm512_set1_epi32(0x00FF00FF);
   for (int y = 0; y < count; ++y, rows += r.from_px, result += r.to_px)
     for (int x = 0; x < r.to_px; x += kLanes) {
-      const __mmask16 mask = first_lanes(r.to_px - x);
+      const Mask mask = first_lanes(r.to_px - x);
       const __m512i first = _mm512_maskz_loadu_epi32(mask, r.first + x);
       const int16_t(*weights)[2] = r.weights + x;
       __m512i sum = half;
@@ -29,7 +28,7 @@ inline void resize_rows(const Resize& r, const uint8_t* rows, int count, uint8_t
 // One row of the result from the `taps` rows of `to_px` pixels that begin at `rows`.
 inline void resize_column(const Resize& r, const uint8_t* rows, int y, uint8_t* result) {
   for (int x = 0; x < r.to_px; x += kLanes) {
-    const __mmask16 mask = first_lanes(r.to_px - x);
+    const Mask mask = first_lanes(r.to_px - x);
     __m512i sum = _mm512_set1_epi32(1 << (r.shift - 1));
     for (int tap = 0; tap < r.taps; ++tap) {
       const int16_t weight = r.weights[(tap / 4 * 2 + tap % 2) * r.to_px + y][tap % 4 / 2];
@@ -38,16 +37,6 @@ inline void resize_column(const Resize& r, const uint8_t* rows, int y, uint8_t* 
     }
     const __m512i value = _mm512_max_epi32(_mm512_srai_epi32(sum, r.shift), _mm512_setzero_si512());
     _mm_mask_storeu_epi8(result + x, mask, _mm512_cvtusepi32_epi8(value));
-  }
-}
-
-// Rows `begin` to `end` of the resized image; `between` has room for a canvas.
-inline void resize(const Resize& r, const uint8_t* canvas, int begin, int end, uint8_t* between, uint8_t* image) {
-  const int first = r.first[begin], count = r.first[end - 1] + r.taps - first;
-  for (int channel = 0; channel < 3; ++channel) {
-    resize_rows(r, canvas + (channel * r.from_px + first) * r.from_px, count, between);
-    for (int y = begin; y < end; ++y)
-      resize_column(r, between + (r.first[y] - first) * r.to_px, y, image + (channel * r.to_px + y) * r.to_px);
   }
 }
 

@@ -1,73 +1,83 @@
-"""The AMX pass as a shared library: compiled where it is first needed, kept for the processes to come."""
+"""The pass as a shared library: compiled for a unit at its first use, kept for the processes to come."""
 
 import ctypes
 import hashlib
 import subprocess
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from pipeline.compiler import NEEDED, find_compiler
-from pipeline.engines.amx.pack import Model, Outputs
+from pipeline.engines.native.pack import Model, Outputs
+from pipeline.engines.native.units import UNITS, Unit
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
+from pipeline.params.runtime import Precision
 
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path("~/.cache/adaptive-vit")
-_FLAGS = ("-std=c++20", "-O3", "-march=sapphirerapids", "-pthread", "-shared", "-fPIC")
+_FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
 _CPU_INFO = Path("/proc/cpuinfo")
-_INSTRUCTIONS = ("amx_tile", "amx_bf16", "avx512_bf16")
 
 
-@lru_cache(maxsize=1)
-def why_not_amx() -> str | None:
-    """What this machine lacks, and what to do; None where the library works."""
-    missing = [name for name in _INSTRUCTIONS if name not in _processor_flags()]
+def why_not_native(name: str, precision: Precision) -> str | None:
+    """What this machine lacks for a unit, and what to do; None where its library works."""
+    if precision not in UNITS[name].layouts:
+        return "it computes in float32 alone; use runtime.precision: float32"
+    return _why_no_library(name)
+
+
+@cache
+def _why_no_library(name: str) -> str | None:
+    missing = [name for name in UNITS[name].instructions if name not in processor_flags()]
     if missing:
         return f"the processor has no {', '.join(missing)}; use runtime.backend: auto"
     if find_compiler() is None:
         return f"it {NEEDED}"
     try:
-        load_library()
+        load_library(name)
     except (PipelineError, OSError, RuntimeError) as error:  # Such as no home, or a cache that is full.
         return str(error)
     return None
 
 
-@lru_cache(maxsize=1)
-def load_library() -> ctypes.CDLL:
+@cache
+def load_library(name: str) -> ctypes.CDLL:
     """Compiled first where need be; raises PipelineError where it cannot be, or Linux gives no tiles."""
-    library = ctypes.CDLL(str(_compile()))
+    library = ctypes.CDLL(str(_compile(UNITS[name])))
     library.vit_create_team.restype = library.vit_create.restype = ctypes.c_void_p
     library.vit_create_team.argtypes = [ctypes.c_int]
     library.vit_create.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_int]
     library.vit_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Outputs)]
     library.vit_run.restype = library.vit_destroy.restype = None
     library.vit_destroy.argtypes = [ctypes.c_void_p]
-    if library.vit_request_tiles() != 0:
+    if library.vit_prepare() != 0:
         raise PipelineError("Linux gives this process no AMX tiles; use runtime.backend: openvino")
     return library
 
 
 @cache
-def team_of(threads: int) -> int:
+def team_of(name: str, threads: int) -> int:
     """The handle of threads that stay as long as the process: one team for all engines of that many."""
-    handle: int = load_library().vit_create_team(threads)
+    handle: int = load_library(name).vit_create_team(threads)
     return handle
 
 
-def _compile() -> Path:
+def _compile(unit: Unit) -> Path:
     """The library of these sources, from the cache where it is there."""
     compiler = find_compiler() or "g++"
-    digest = hashlib.sha256(repr((compiler, _FLAGS)).encode())
-    for source in sorted(SOURCES.iterdir()):
+    flags = [*_FLAGS, *unit.flags, f"-I{SOURCES}", f"-I{SOURCES / unit.name}"]
+    digest = hashlib.sha256(repr((compiler, _FLAGS, unit.flags)).encode())
+    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         digest.update(source.read_bytes())
-    path = CACHE.expanduser() / f"amx-{digest.hexdigest()[:16]}.so"
+    path = CACHE.expanduser() / f"{unit.name}-{digest.hexdigest()[:16]}.so"
     if not path.exists():
         with whole_file(path) as temporary:
-            command = [compiler, *_FLAGS, str(SOURCES / "engine.cpp"), "-o", str(temporary)]
+            command = [compiler, *flags, str(SOURCES / "engine.cpp"), "-o", str(temporary)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise PipelineError(f"{compiler} cannot compile the AMX pass: {_first_error(done.stderr)}")
+                raise PipelineError(
+                    f"{compiler} cannot compile the pass for {unit.name}: {_first_error(done.stderr)}"
+                )
     return path
 
 
@@ -77,8 +87,8 @@ def _first_error(output: str) -> str:
     return next((line for line in lines if "error" in line), lines[-1])
 
 
-def _processor_flags() -> set[str]:
-    """Empty where the system does not tell them as Linux does."""
+def processor_flags() -> set[str]:
+    """The instructions that Linux names; empty where the system does not tell them as Linux does."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:

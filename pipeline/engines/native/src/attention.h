@@ -1,0 +1,65 @@
+// Softmax attention of one head: scores of a few queries, their shares, and the values weighed by them.
+#pragma once
+#include "layers.h"
+
+namespace vit {
+
+// The scores of some tiles of queries and the shares that they become; every thread has its own.
+class Scores {
+ public:
+  explicit Scores(const Model& m)
+      : sizes_(m),
+        width_(sizes_.key_tiles * kLanes),
+        scores_(size_t(kQueries) * width_),
+        shares_(kQueries, std::max(sizes_.value_steps * kDepth, width_), m.planes) {}
+
+  // A panel of queries of one head to its rows of `result`.
+  template <int planes>
+  void attend(const Rows& queries, const Panel& panel, const Number* keys, const Number* values,
+              const Rows& result) const {
+    alignas(64) float sums[kQueries * kLanes];
+    float scale[kQueries];
+    for (int tile = 0; tile < sizes_.key_tiles; ++tile, keys += sizes_.key_steps() * planes * kTile)
+      multiply<planes>(panel, queries, keys, sizes_.key_steps(), scores_.get() + tile * kLanes, width_, [] {});
+    for (int row = 0; row < panel.rows; ++row) scale[row] = exponentiate<planes>(row);
+    for (int column = 0; column < sizes_.head; column += kLanes, values += sizes_.value_steps * planes * kTile) {
+      multiply<planes>(panel, shares_.rows(), values, sizes_.value_steps, sums, kLanes, [] {});
+      for (int row = 0; row < panel.rows; ++row)
+        put<planes>(result, row, column,
+                    mul(load(sums + row * kLanes), all(scale[row])));
+    }
+  }
+
+ private:
+  // One row's scores to exponentials; returns one over their sum. Behind the last token shares stay 0. There
+  // is always a rest of a vector: tokens, a square and one more, are no multiple of 16.
+  template <int planes>
+  float exponentiate(int row) const {
+    const float* from = scores_.get() + size_t(row) * width_;
+    const int whole = sizes_.tokens / kLanes * kLanes;
+    const Mask rest = first_lanes(sizes_.tokens - whole);
+    Lanes largest = load_or(all(-INFINITY), rest, from + whole);
+    for (int token = 0; token < whole; token += kLanes)
+      largest = max(largest, load(from + token));
+    const Lanes base = all(1.44269504f), top = all(1.44269504f * largest_of(largest));
+    const auto power = [&](int token) {
+      return power_of_two<kFine<planes>>(mul_sub(load(from + token), base, top));
+    };
+    const Rows shares = shares_.rows();
+    Lanes sum = keep(rest, power(whole));
+    put<planes>(shares, row, whole, sum);
+    for (int token = 0; token < whole; token += kLanes) {
+      const Lanes share = power(token);
+      sum = add(sum, share);
+      put<planes>(shares, row, token, share);
+    }
+    return 1.0f / sum_of(sum);
+  }
+
+  const Sizes sizes_;
+  const int width_;
+  const Buffer<float> scores_;
+  const RowBuffer shares_;
+};
+
+}  // namespace vit
