@@ -90,19 +90,25 @@ def _agreement_gain(escalated: Bools, agree: Bools, weights: Floats) -> Floats:
 
 def area_gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
     """The gain of `gain_over_random` where weights (R, N) say how often each image counts; returns (R,)."""
-    best = _area(oracle, oracle, weights) - 0.5
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((_area(scores, oracle, weights) - 0.5) / best)
+    return ratio(area_over_random(scores, oracle, weights), area_over_random(oracle, oracle, weights))
 
 
-def _area(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+def area_over_random(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
+    """(R,): the area under the score's curve less one half; weights (R, N): how often an image counts."""
     order = escalated_first(scores)
-    ordered = weights[:, order]
-    mass = ordered * _tied_means(scores, oracle)[order]
-    before = np.cumsum(ordered, axis=1) - ordered / 2
-    remaining = 1 - before / weights.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((mass * remaining).sum(axis=1) / mass.sum(axis=1))
+    means = _tied_means(scores, oracle)[order]
+    ordered = np.take(weights, order, axis=1)
+    before = np.cumsum(ordered, axis=1)
+    total = before[:, -1].copy()
+    before -= ordered / 2
+    before *= ordered
+    return 0.5 - ratio(before @ means, total * (ordered @ means))
+
+
+def ratio(of: Floats, over: Floats) -> Floats:
+    """NaN where it is 0 over 0, as on a resample without a single event."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(of / over)
 
 
 def _tied_means(scores: Floats, oracle: Floats) -> Floats:

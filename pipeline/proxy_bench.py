@@ -15,10 +15,11 @@ from pipeline.calibration import Floats, learn_direction, learn_proxy, rank_corr
 from pipeline.deferral import (
     accuracy_curve,
     agreement_curve,
-    area_gain,
+    area_over_random,
     draw_weights,
     escalated_first,
     percentile_interval,
+    ratio,
     resample,
 )
 from pipeline.learned import NAME
@@ -53,7 +54,7 @@ def compare_proxies(
             name: score(values, learn_direction(values[learns], oracle[learns]))[~learns]
             for name, values in known.items()
         }
-        gains = {name: _gains(values, oracle[~learns], weights) for name, values in scores.items()}
+        gains = _gains(scores, oracle[~learns], weights)
         reference = gains[params.proxy]
         found[oracle_name] = {
             name: {
@@ -71,11 +72,15 @@ def _usable_oracles(deltas: pl.DataFrame) -> list[OracleName]:
     return [name for name in ORACLES if labelled or name != "benefit"]
 
 
-def _gains(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
-    """(R + 1,): the gain over random on the images as they are, then on every resample."""
+def _gains(scores: Mapping[str, Floats], oracle: Floats, weights: Floats) -> dict[str, Floats]:
+    """By proxy (R + 1,): the gain over random on the images as they are, then on every resample."""
     if np.ptp(oracle) == 0:
-        return np.full(len(weights) + 1, np.nan)
-    return resample(partial(area_gain, scores, oracle), weights)
+        return dict.fromkeys(scores, np.full(len(weights) + 1, np.nan))
+    most = resample(partial(area_over_random, oracle, oracle), weights)
+    return {
+        name: ratio(resample(partial(area_over_random, values, oracle), weights), most)
+        for name, values in scores.items()
+    }
 
 
 def _interval(values: Floats, confidence: float) -> dict[str, float] | None:
