@@ -14,7 +14,7 @@ extern "C" {
 struct Linear {
   const Number* tiles;
   const float* bias;
-  int32_t inputs, outputs;  // multiples of 32 and of 16
+  int32_t inputs, outputs;  // multiples of kDepth and of 16
 };
 
 // `widen` and `narrow` come in `Model::chunks` parts, each of some of the hidden values.

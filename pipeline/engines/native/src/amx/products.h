@@ -19,9 +19,9 @@ constexpr int kLine = 32;                     // elements of a cache line
 constexpr int kMostTiles = 5;                 // of the left operand at a time; as many sums are held
 constexpr int kMostRows = kMostTiles * kLanes;
 constexpr int kQueries = 48;                  // at a time, so that their scores stay in the first cache
-constexpr int kMostPlanes = 2;
+constexpr int kMostPlanes = 2;  // numbers that a value is kept in
 template <int planes>
-constexpr bool kFine = planes == 2;
+constexpr bool kFine = planes == 2;  // whether what is computed between products is as near as float32
 
 inline __m256i to_bf16(Lanes values) { return (__m256i)_mm512_cvtneps_pbh(values); }
 

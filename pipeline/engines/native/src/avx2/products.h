@@ -12,9 +12,9 @@ constexpr int kLine = 16;               // elements of a cache line
 constexpr int kGroup = 6;               // rows at a time: 12 of 16 registers are sums
 constexpr int kMostRows = 12 * kGroup;
 constexpr int kQueries = 8 * kGroup;    // at a time, so that their scores stay in the second cache
-constexpr int kMostPlanes = 1;
+constexpr int kMostPlanes = 1;  // numbers that a value is kept in
 template <int planes>
-constexpr bool kFine = true;
+constexpr bool kFine = true;  // whether what is computed between products is as near as float32
 
 template <int planes>
 inline void put(const Rows& rows, int row, int column, Lanes values) {
