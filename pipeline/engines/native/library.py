@@ -28,7 +28,8 @@ def why_not_native(name: str, precision: Precision) -> str | None:
 
 @cache
 def _why_no_library(name: str) -> str | None:
-    missing = [name for name in UNITS[name].instructions if name not in processor_flags()]
+    there = processor_flags()
+    missing = [instruction for instruction in UNITS[name].instructions if instruction not in there]
     if missing:
         return f"the processor has no {', '.join(missing)}; use runtime.backend: auto"
     if find_compiler() is None:

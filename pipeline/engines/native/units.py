@@ -10,16 +10,12 @@ from pipeline.params.runtime import Precision
 
 @dataclass(frozen=True)
 class Unit:
-    """`src/<name>` is its C++; `instructions` are named as Linux names what a processor has.
-
-    most_tokens: of a batch each thread takes so many at a time; more leave the caches of one core.
-    """
+    """`src/<name>` is its C++; `instructions` are named as Linux names what a processor has."""
 
     name: str
     instructions: tuple[str, ...]
     flags: tuple[str, ...]
     layouts: dict[Precision, Layout]
-    most_tokens: int
 
 
 _AMX = Unit(
@@ -30,13 +26,11 @@ _AMX = Unit(
         "bfloat16": Layout(torch.bfloat16, planes=1, depth=32, together=2),
         "float32": Layout(torch.bfloat16, planes=2, depth=32, together=2),
     },
-    most_tokens=260,
 )
 _AVX2 = Unit(
     "avx2",
     ("avx2", "fma"),
     ("-mavx2", "-mfma"),
     {"float32": Layout(torch.float32, planes=1, depth=4, together=1)},
-    most_tokens=260,
 )
 UNITS = {unit.name: unit for unit in (_AMX, _AVX2)}
