@@ -66,7 +66,9 @@ def measure_extraction(
         for role in ("low", "high"):
             click.echo(f"extraction: {name}, {role}")
             spec = Spec(weights, sizes_px["high"], sizes_px[role], runtime)
-            found.setdefault(name, {})[role] = compare_bare(role, spec, BATCH, some, folder / name / role)
+            found.setdefault(name, {})[role] = compare_bare(
+                role, spec, BATCH, images, count, folder / name / role
+            )
     for role in ("low", "high"):
         click.echo(f"extraction: timm, {role}")
         rate = time_peer(sys.executable, "timm", files, folder / f"timm-{role}", sizes_px[role])
@@ -83,12 +85,14 @@ def measure_extraction(
 
 
 def dissect_all(weights: Weights, sizes_px: dict[Role, int], canvases: Tensor) -> dict[str, Any]:
-    """By engine and precision; only OpenVINO tells the time of its operations."""
-    from benchmarks.anatomy import dissect
+    """By engine and precision; empty where the engine does not tell the time of its parts."""
+    from benchmarks.anatomy import TOLD, dissect
 
-    found = {}
+    found: dict[str, Any] = {}
     for precision in runnable_precisions():
         runtime = fastest(precision)
+        if runtime.backend not in TOLD:
+            continue
         name = f"{runtime.backend} {precision}"
         click.echo(f"anatomy: {name}")
         bench, _ = build_bench(weights, sizes_px, runtime, canvases)
@@ -135,7 +139,7 @@ def conditions(machine: Mapping[str, Any], runtime: Runtime, name: str, images: 
     "extracted",
     default=4000,
     show_default=True,
-    help=f"Images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
+    help=f"Least images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
 )
 @click.option("--scales", default="1000,10000,100000", show_default=True, help="Images at scale.")
 @click.option("--skip", multiple=True, help="Leave a backend out of the inference part. Repeatable.")
@@ -173,8 +177,8 @@ def main(
         memory,
         lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
-    if runtime.backend == "openvino":
-        measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
+    if anatomy := dissect_all(random_weights(model), sizes_px, canvases[:count]):
+        measured["anatomy"] = anatomy
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
             amounts = tuple(int(scale) for scale in scales.split(","))

@@ -26,6 +26,8 @@ from pipeline.writer import Shard
 
 BATCH = 64
 BARE_SECONDS = 8.0
+# Of the extraction beside it: reading the first batch and writing the last shard overlap with no pass.
+LEAST_S = 20.0
 COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
 SHARD = 1024
 SCALES = (1_000, 10_000, 100_000)
@@ -79,10 +81,17 @@ def run_ours(images: Path, role: Role, folder: Path, runtime: Runtime, batch_siz
     return measured
 
 
-def compare_bare(role: Role, spec: Spec, batch_size: int, images: Path, folder: Path) -> dict[str, float]:
-    """Ours against the bare forward pass before and after it, at the same batch."""
+def compare_bare(
+    role: Role, spec: Spec, batch_size: int, source: Path, least: int, folder: Path
+) -> dict[str, float]:
+    """Ours against the bare forward pass before and after it, at the same batch.
+
+    Of at least so many images of `source`, over and over, and of more where those take no `LEAST_S`.
+    """
     engine = build_engine(spec, batch_size)
     before = time_bare_forward(engine, spec.canvas_px)
+    count = max(least, int(LEAST_S * before))
+    images = repeat_images(source, folder / "images.parquet", count)
     extraction = run_ours(images, role, folder, spec.runtime, batch_size)
     after = time_bare_forward(engine, spec.canvas_px)
     rate, bare = extraction["total"]["images_per_s"], (before + after) / 2
@@ -91,6 +100,7 @@ def compare_bare(role: Role, spec: Spec, batch_size: int, images: Path, folder: 
         # What would be left if decoding and writing took the cores for as long as each does alone.
         "ceiling": 1 / (1 + bare * alone_ms / 1e3 / spec.runtime.threads),
         "decode_and_write_ms": alone_ms,
+        "images": count,
         "batch_size": batch_size,
         "bare_forward_images_per_s": bare,
         "bare_forward_spread": abs(before - after) / bare,

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.engines.base import Engine, Spec, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
-from pipeline.policy import Policy, decide, proxy_of
+from pipeline.policy import Policy, decide, decide_one, proxy_of
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
 
@@ -58,23 +58,26 @@ class Cascade:
 
     def answer(self, name: PolicyName, canvases: Tensor) -> Answers:
         """Host uint8 (N, 3, S, S) to answers, in the batches of the roles."""
+        if canvases.shape[0] == 1:
+            return self._answer_one(name, canvases)
         if name == "adaptive":
-            return self._adaptive_one(canvases) if len(canvases) == 1 else self._adaptive(canvases)
-        (role,) = NEEDS[name]
-        engine = self.engines[role]
-        escalated = np.full(len(canvases), name == "static_high")
-        if len(canvases) == 1:  # Beside a pass of a millisecond, splitting and joining take time.
-            return Answers(engine.predict(engine.upload(canvases)).top1, escalated)
+            return self._adaptive(canvases)
+        engine = self.engines[NEEDS[name][0]]
         parts = [engine.predict(engine.upload(part)).top1 for part in canvases.split(engine.batch_size)]
-        return Answers(np.concatenate(parts), escalated)
+        return Answers(np.concatenate(parts), np.full(len(canvases), name == "static_high"))
 
-    def _adaptive_one(self, canvas: Tensor) -> Answers:
-        low, high = self.engines["low"], self.engines["high"]
-        uploaded = low.upload(canvas)
-        top1, proxy = low.predict(uploaded)
+    def _answer_one(self, name: PolicyName, canvas: Tensor) -> Answers:
+        """In few calls: a pass pushes their code out of the caches, so that each takes a while."""
+        first = self.engines[NEEDS[name][0]]
+        uploaded = first.upload(canvas)
+        top1, proxy = first.predict(uploaded)
+        if name != "adaptive":
+            return Answers(top1, np.array([name == "static_high"]))
         assert proxy is not None
-        escalated = decide(self.policy, proxy)
-        return Answers(high.predict(uploaded).top1 if escalated[0] else top1, escalated)
+        escalated = decide_one(self.policy, float(proxy[0]))
+        if escalated:
+            top1 = self.engines["high"].predict(uploaded).top1
+        return Answers(top1, np.array([escalated]))
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""

@@ -65,6 +65,11 @@ def decide(policy: Policy, proxy: ArrayLike) -> NDArray[np.bool_]:
     return escalate(score(proxy, policy.direction), policy.threshold)
 
 
+def decide_one(policy: Policy, proxy: float) -> bool:
+    """`decide` for one image, without arrays, which take long where they are rarely used: behind a pass."""
+    return not policy.direction * proxy <= policy.threshold
+
+
 def write_policy(path: Path, policy: Policy) -> None:
     write_json(path, {"format": FORMAT, **asdict(policy)})
 

@@ -1,20 +1,24 @@
 """The benchmark's arithmetic and table, and the usual way against the reference."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import anatomy
 from benchmarks.goals import judge_goals, overhead
-from benchmarks.inference import MOST_ROUNDS, _measure
+from benchmarks.inference import MOST_ROUNDS, _measure, build_bench
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
+from pipeline.backends import why_not
 from pipeline.cascade import NEEDS, Answers
+from pipeline.engines.native.units import UNITS
 from pipeline.fused import FusedViT
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
-from tests.made import canvases, engine, weights
+from tests.made import canvases, engine, runtime, weights
 
 
 def policies(low_ms, high_ms, adaptive_ms):
@@ -120,6 +124,23 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
     assert "| openvino float32, high | 12.50 | 11.00 | 1.50 | 10.00 | 80 % |" in table
     assert "an answer takes low after high 5.00 ms" in table
     assert "| 4.000 | ≥ 3.5 | yes | 4.67 |" in table
+
+
+@pytest.mark.parametrize("backend", UNITS)
+def test_the_parts_of_a_pass_make_up_its_time(backend, monkeypatch):
+    monkeypatch.setattr(anatomy, "_ROUNDS", 2)
+    if why_not(backend, torch.device("cpu"), "float32"):
+        pytest.skip(why_not(backend, torch.device("cpu"), "float32"))
+    bench, _ = build_bench(
+        weights(), {"low": 32, "high": 64}, replace(runtime(), backend=backend), canvases(8)
+    )
+    dissected = anatomy.dissect(bench, canvases(8))
+    for role in ("low", "high"):
+        found = dissected[role]
+        assert found["parts_ms"]["products"] > 0.3 * found["pass_ms"]
+        assert sum(found["parts_ms"].values()) == pytest.approx(found["pass_ms"])
+        assert min(found["parts_ms"].values()) >= 0
+        assert 0 < found["least_ms"] < found["pass_ms"]
 
 
 def test_products_are_those_of_the_fused_graph():

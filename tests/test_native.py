@@ -1,4 +1,5 @@
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from pipeline.compiler import find_compiler
 from pipeline.engines.base import TOLERANCE
 from pipeline.engines.build import build_engine
 from pipeline.engines.native import library
+from pipeline.engines.native.clock import ClockedEngine
 from pipeline.engines.native.library import load_library, why_not_native
 from pipeline.engines.native.pack import Packed
 from pipeline.engines.native.resizing import find_taps
 from pipeline.engines.native.units import UNITS
 from pipeline.errors import PipelineError
 from pipeline.images import resize
+from pipeline.learned import Learned
+from pipeline.proxies import cls_change, library_of, margin, step_lengths
 from pipeline.vit import draw_weights
 from tests.made import canvases, spec
 
@@ -86,6 +90,46 @@ def test_float32_is_nearer_than_bfloat16_products_could_be(backend):
     if not why_not(backend, CPU, "bfloat16"):
         rough = build_engine(of_shape(shape, backend, "bfloat16"), 4).run(IMAGES[:4])
         assert max(relative_errors(rough, expected)) > 100 * error
+
+
+def test_a_clock_changes_no_answer_and_adds_up_to_the_passes(backend):
+    asked = of_shape(ARCHITECTURES["static_vit_local"], backend)
+    expected = build_engine(asked, 9).run(IMAGES)
+    clocked = ClockedEngine(asked, 9)
+    for count in (1, 9):
+        clocked.take_clock()  # What the warm-up took.
+        started_s = time.perf_counter()
+        found = clocked.run(IMAGES[:count])
+        taken_s = time.perf_counter() - started_s
+        for mine, other in zip(found[:3], expected[:3], strict=True):
+            torch.testing.assert_close(mine, other[:count], rtol=1e-3, atol=1e-4)
+        parts_s = clocked.take_clock()
+        assert min(parts_s.values()) >= 0
+        assert max(parts_s, key=parts_s.__getitem__) == "products"
+        assert sum(parts_s.values()) <= taken_s
+    assert sum(clocked.take_clock().values()) == 0
+
+
+@pytest.mark.parametrize("proxy", [cls_change, margin, Learned(tuple(np.linspace(-1, 1, 38)), 0.5)])
+def test_the_pass_computes_the_proxy_of_its_own_trace(backend, proxy):
+    asked = of_shape(ARCHITECTURES["static_vit"], backend, size_px=32)
+    engine = build_engine(replace(asked, proxy=proxy), len(IMAGES))
+    assert engine.packed.model.score
+    for count in (len(IMAGES), 1, 3):
+        answer = engine.run(IMAGES[:count])
+        torch.testing.assert_close(answer.proxy, proxy(answer.trace, answer.logits), rtol=1e-4, atol=1e-5)
+        assert engine.predict(IMAGES[:count]).proxy.tolist() == answer.proxy.tolist()
+
+
+def test_a_formula_that_cannot_be_told_is_left_to_numpy(backend):
+    def some_steps(trace, _logits):
+        lengths = step_lengths(trace)
+        return library_of(lengths).sum(lengths[:, [3, 7]], -1)
+
+    engine = build_engine(replace(of_shape(SHAPES[3], backend), proxy=some_steps), 3)
+    assert not engine.packed.model.score
+    answer = engine.run(IMAGES[:3])
+    torch.testing.assert_close(answer.proxy, some_steps(answer.trace, answer.logits))
 
 
 def test_pixels_of_all_values_are_taken_as_they_are(backend):
@@ -253,9 +297,9 @@ def test_a_cache_that_cannot_be_written_is_a_reason(afresh, monkeypatch):
 def test_the_library_is_compiled_once_for_the_same_sources(afresh, monkeypatch):
     if find_compiler() is None:
         pytest.skip("needs a C++ compiler")
-    path, other = (library._compile(unit) for unit in UNITS.values())
+    path, other = (library._compile_pass(unit) for unit in UNITS.values())
     assert path != other
     compiled = path.read_bytes()
     monkeypatch.setattr(library.subprocess, "run", None)  # Not called again.
-    assert library._compile(UNITS["amx"]) == path
+    assert library._compile_pass(UNITS["amx"]) == path
     assert path.read_bytes() == compiled

@@ -9,6 +9,7 @@ from pipeline.policy import (
     NEVER_ESCALATE,
     check_made_for,
     decide,
+    decide_one,
     escalate,
     read_policy,
     score,
@@ -26,6 +27,13 @@ def test_the_direction_turns_the_proxy():
     assert score([1, 2], -1).tolist() == [-1.0, -2.0]
     assert decide(policy(-1.5, direction=-1), [1.0, 2.0]).tolist() == [True, False]
     assert decide(policy(1.5, direction=1), [1.0, 2.0]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("threshold", [1.5, -1.5, 0.0, NEVER_ESCALATE, ALWAYS_ESCALATE])
+def test_one_image_is_decided_as_many_are(direction, threshold):
+    made, proxy = policy(threshold, direction), np.array([-2, -1.5, 0, 1.5, 2, np.nan], dtype=np.float32)
+    assert [decide_one(made, float(value)) for value in proxy] == decide(made, proxy).tolist()
 
 
 def test_the_two_ends_hold_for_every_number_and_nan_escalates_all_the_same():

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.engines.base import Answer, Engine, Prediction, Spec
-from pipeline.engines.native.library import load_library, team_of
+from pipeline.engines.native.formula import UntoldError, write_formula
+from pipeline.engines.native.library import load_library, load_score, team_of
 from pipeline.engines.native.pack import Outputs, Packed
 from pipeline.engines.native.units import UNITS
 
@@ -26,28 +27,33 @@ _WARM_UPS = 3
 class NativeEngine(Engine):
     """A single image runs on all threads, each with some tokens; of a batch, each has images of its own.
 
-    The proxy is computed behind the pass, by the formula that NumPy and the graphs of the others share.
+    The pass computes the proxy, too; a formula that it cannot be told is left to NumPy behind it.
     """
+
+    clocked = False
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
         shape, unit = spec.weights.architecture, UNITS[spec.runtime.backend]
         self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, unit.layouts[spec.runtime.precision])
         piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
-        self.library, team = load_library(unit.name), team_of(unit.name, spec.runtime.threads)
+        self.packed.model.score = _find_score(spec)
+        self.library = load_library(unit.name, self.clocked)
+        team = team_of(unit.name, spec.runtime.threads, self.clocked)
         self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
         weakref.finalize(self, self.library.vit_destroy, self.handle)
-        widths = ((shape.classes,), (shape.width,), (shape.depth + 1, shape.width))  # In the answer's order.
+        # In the answer's order.
+        widths = ((shape.classes,), (shape.width,), (shape.depth + 1, shape.width), ())
         self.whole = [torch.zeros(batch_size, *width) for width in widths]
         self.outputs = Outputs(*(value.data_ptr() for value in self.whole))
-        self.canvas = torch.Size((3, spec.canvas_px, spec.canvas_px))
+        self.canvas = [3, spec.canvas_px, spec.canvas_px]
         self.arrays = [value.numpy() for value in self.whole]
         for _ in range(_WARM_UPS):
             self.run(torch.zeros(batch_size, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8))
 
     def run(self, canvases: Tensor) -> Answer:
         arrays = self._pass(canvases)
-        logits, embedding, trace = (value[: len(canvases)] for value in self.whole)
+        logits, embedding, trace, _ = (value[: len(canvases)] for value in self.whole)
         proxy = self._proxy(arrays)
         return Answer(logits, embedding, trace, None if proxy is None else torch.from_numpy(proxy))
 
@@ -57,17 +63,31 @@ class NativeEngine(Engine):
         return Prediction(arrays[0].argmax(1), self._proxy(arrays))
 
     def _pass(self, canvases: Tensor) -> list[NDArray[np.float32]]:
-        """Logits, embeddings and traces, in the engine's own memory."""
-        count = len(canvases)
-        if count > self.batch_size or canvases.shape[1:] != self.canvas or canvases.dtype != torch.uint8:
+        """Logits, embeddings, traces and scores, in the engine's own memory."""
+        count, *canvas = canvases.shape
+        if count > self.batch_size or canvas != self.canvas or canvases.dtype != torch.uint8:
             raise ValueError(
                 f"canvases of {tuple(canvases.shape)} {canvases.dtype}, expected up to {self.batch_size} of "
                 f"{tuple(self.canvas)} torch.uint8"
             )  # The pass reads the memory without looking.
         canvases = canvases.contiguous()
         self.library.vit_run(self.handle, canvases.data_ptr(), count, self.outputs)
-        return [array[:count] for array in self.arrays]
+        return self.arrays if count == self.batch_size else [array[:count] for array in self.arrays]
 
     def _proxy(self, arrays: list[NDArray[np.float32]]) -> NDArray[np.floating] | None:
-        logits, _, trace = arrays
+        logits, _, trace, scores = arrays
+        if self.packed.model.score:
+            return scores
         return None if self.spec.proxy is None else self.spec.proxy(trace, logits)
+
+
+def _find_score(spec: Spec) -> int | None:
+    """Where the proxy's formula is compiled, None where there is none or it cannot be told in C++."""
+    shape = spec.weights.architecture
+    if spec.proxy is None:
+        return None
+    try:
+        source = write_formula(spec.proxy, shape.depth + 1, shape.width, shape.classes)
+    except UntoldError:
+        return None
+    return load_score(spec.runtime.backend, source)

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.params.runtime import Precision
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path("~/.cache/adaptive-vit")
 _FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
+_CLOCK = "-DVIT_CLOCK"
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -42,9 +44,12 @@ def _why_no_library(name: str) -> str | None:
 
 
 @cache
-def load_library(name: str) -> ctypes.CDLL:
-    """Compiled first where need be; raises PipelineError where it cannot be, or Linux gives no tiles."""
-    library = ctypes.CDLL(str(_compile(UNITS[name])))
+def load_library(name: str, clocked: bool = False) -> ctypes.CDLL:
+    """Compiled first where need be; raises PipelineError where it cannot be, or Linux gives no tiles.
+
+    clocked: with a clock of its parts (`src/clock.h`), which costs time itself.
+    """
+    library = ctypes.CDLL(str(_compile_pass(UNITS[name], clocked)))
     library.vit_create_team.restype = library.vit_create.restype = ctypes.c_void_p
     library.vit_create_team.argtypes = [ctypes.c_int]
     library.vit_create.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_int]
@@ -57,28 +62,39 @@ def load_library(name: str) -> ctypes.CDLL:
 
 
 @cache
-def team_of(name: str, threads: int) -> int:
+def team_of(name: str, threads: int, clocked: bool = False) -> int:
     """The handle of threads that stay as long as the process: one team for all engines of that many."""
-    handle: int = load_library(name).vit_create_team(threads)
+    handle: int = load_library(name, clocked).vit_create_team(threads)
     return handle
 
 
-def _compile(unit: Unit) -> Path:
-    """The library of these sources, from the cache where it is there."""
+@cache
+def load_score(name: str, source: str) -> int | None:
+    """The address of what `write_formula` wrote, compiled for a unit."""
+    score = ctypes.CDLL(str(_compile("the score", source, (*_FLAGS, *UNITS[name].flags)))).score
+    return ctypes.cast(score, ctypes.c_void_p).value
+
+
+def _compile_pass(unit: Unit, clocked: bool = False) -> Path:
+    flags = *_FLAGS, *unit.flags, *([_CLOCK] if clocked else [])
+    folders = SOURCES, SOURCES / unit.name
+    return _compile(f"the pass for {unit.name}", '#include "engine.cpp"', flags, folders)
+
+
+def _compile(what: str, source: str, flags: Sequence[str], folders: Sequence[Path] = ()) -> Path:
+    """The library of a source and what it includes from the folders, from the cache where it is there."""
     compiler = find_compiler() or "g++"
-    flags = [*_FLAGS, *unit.flags, f"-I{SOURCES}", f"-I{SOURCES / unit.name}"]
-    digest = hashlib.sha256(repr((compiler, _FLAGS, unit.flags)).encode())
-    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        digest.update(source.read_bytes())
-    path = CACHE.expanduser() / f"{unit.name}-{digest.hexdigest()[:16]}.so"
+    digest = hashlib.sha256(repr((compiler, flags, source)).encode())
+    for included in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        digest.update(included.read_bytes())
+    path = CACHE.expanduser() / f"{what.split()[-1]}-{digest.hexdigest()[:16]}.so"
     if not path.exists():
         with whole_file(path) as temporary:
-            command = [compiler, *flags, str(SOURCES / "engine.cpp"), "-o", str(temporary)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            options = *flags, *(f"-I{folder}" for folder in folders)
+            command = [compiler, *options, "-x", "c++", "-", "-o", str(temporary)]
+            done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise PipelineError(
-                    f"{compiler} cannot compile the pass for {unit.name}: {_first_error(done.stderr)}"
-                )
+                raise PipelineError(f"{compiler} cannot compile {what}: {_first_error(done.stderr)}")
     return path
 
 

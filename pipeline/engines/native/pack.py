@@ -69,8 +69,9 @@ Model = _structure(
     norm_gain=_POINTER,
     norm_bias=_POINTER,
     blocks=ctypes.POINTER(Block),
+    score=_POINTER,
 )
-Outputs = _structure(logits=_POINTER, embedding=_POINTER, trace=_POINTER)
+Outputs = _structure(logits=_POINTER, embedding=_POINTER, trace=_POINTER, score=_POINTER)
 
 
 class Packed:

@@ -19,11 +19,17 @@ class Scores {
               const Rows& result) const {
     alignas(64) float sums[kQueries * kLanes];
     float scale[kQueries];
-    for (int tile = 0; tile < sizes_.key_tiles; ++tile, keys += sizes_.key_steps() * planes * kTile)
-      multiply<planes>(panel, queries, keys, sizes_.key_steps(), scores_.get() + tile * kLanes, width_, [] {});
+    {
+      const During products(kProducts);
+      for (int tile = 0; tile < sizes_.key_tiles; ++tile, keys += sizes_.key_steps() * planes * kTile)
+        multiply<planes>(panel, queries, keys, sizes_.key_steps(), scores_.get() + tile * kLanes, width_, [] {});
+    }
     for (int row = 0; row < panel.rows; ++row) scale[row] = exponentiate<planes>(row);
     for (int column = 0; column < sizes_.head; column += kLanes, values += sizes_.value_steps * planes * kTile) {
-      multiply<planes>(panel, shares_.rows(), values, sizes_.value_steps, sums, kLanes, [] {});
+      {
+        const During products(kProducts);
+        multiply<planes>(panel, shares_.rows(), values, sizes_.value_steps, sums, kLanes, [] {});
+      }
       for (int row = 0; row < panel.rows; ++row)
         put<planes>(result, row, column,
                     mul(load(sums + row * kLanes), all(scale[row])));

@@ -15,9 +15,11 @@ class Engine {
   }
 
   void run(const uint8_t* canvases, int count, const Outputs& outputs) {
+    const TimedPass whole(threads_);
     Barrier barrier;
     std::atomic<int> next{0};
     team_.run([&](int thread) {
+      const TimedThread own;
       if (count == 1) pass(thread, 0, canvases, 1, outputs, thread, threads_, &barrier);
       else run_pieces(thread, next, canvases, count, outputs);
     });
@@ -31,7 +33,7 @@ class Engine {
       size = std::clamp((count - start) / threads_, 1, piece_);
       if (!next.compare_exchange_weak(start, start + size)) continue;
       const Outputs rows{o.logits + start * size_t(model_.classes), o.embedding + start * width,
-                         o.trace + start * (model_.depth + 1) * width};
+                         o.trace + start * (model_.depth + 1) * width, o.score + start};
       pass(thread, thread, canvases + start * canvas, size, rows, 0, 1, nullptr);
       start = next.load();
     }
@@ -72,4 +74,9 @@ void vit_run(vit::Engine* engine, const uint8_t* canvases, int count, const vit:
 }
 
 void vit_destroy(vit::Engine* engine) { delete engine; }
+
+#ifdef VIT_CLOCK
+// Seconds of all passes since the last call, by part.
+void vit_take_clock(double* seconds) { vit::passes_clock.take(seconds); }
+#endif
 }

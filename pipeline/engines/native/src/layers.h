@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 
+#include "clock.h"
 #include "functions.h"
 #include "model.h"
 
@@ -12,6 +13,7 @@ namespace vit {
 // half of them beside the products, half beside what follows.
 template <int planes, class Finish>
 inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Finish finish) {
+  const During finishing(kFinishing);
   alignas(64) float sums[kMostRows * kLanes];
   const int depth = layer.inputs / kDepth, strip = depth * planes * kTile, count = panel.rows;
   const int each_step = planes * kTile / kLine / 2, each_row = (depth * each_step + count - 1) / count;
@@ -20,7 +22,10 @@ inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Fin
     for (int line = 0; line < lines; ++line, next += kLine) _mm_prefetch(next, _MM_HINT_T0);
   };
   for (int column = 0; column < layer.outputs; column += kLanes, right += strip, next = right + strip) {
-    multiply<planes>(panel, rows, right, depth, sums, kLanes, [&] { fetch(each_step); });
+    {
+      const During products(kProducts);
+      multiply<planes>(panel, rows, right, depth, sums, kLanes, [&] { fetch(each_step); });
+    }
     const Lanes bias = load(layer.bias + column);
     for (int row = 0; row < count; ++row) {
       fetch(each_row);

@@ -40,11 +40,12 @@ struct Model {
   const float *position, *first;       // (patches, width), (width)
   const float *norm_gain, *norm_bias;  // (width)
   const Block* blocks;
+  float (*score)(const float* trace, const float* logits);  // of one image; null where none is asked for
 };
 
-// Rows of one image each: (classes), (width), (depth + 1, width).
+// Rows of one image each: (classes), (width), (depth + 1, width), (1).
 struct Outputs {
-  float *logits, *embedding, *trace;
+  float *logits, *embedding, *trace, *score;
 };
 }
 

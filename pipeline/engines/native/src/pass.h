@@ -44,6 +44,7 @@ class Pass {
     }
     keep_trace(m_.depth, outputs);
     classify(outputs);
+    score(outputs);
     release();
   }
 
@@ -90,6 +91,7 @@ class Pass {
   }
 
   void look_around(const Block& block) {
+    const During convolution(kConvolution);
     for (int row = begin_; row < end_; ++row) {
       const int place = row % sizes_.tokens;
       float* to = moved_ + size_t(row) * m_.width;
@@ -100,6 +102,7 @@ class Pass {
   }
 
   void normalise_panel(const Panel& panel, int stride) {
+    const During norms(kNorms);
     for (int row = 0; row < panel.rows; ++row)
       normalise(token((panel.first + row) * stride), m_.width,
                 [&](int column, Lanes value) { put<planes>(s_.normal.rows(), row, column, value); });
@@ -132,6 +135,7 @@ class Pass {
 
   // Rows of queries, of which every image has `each`.
   void attend_all(int first, int count, int each) {
+    const During softmax(kSoftmax);
     for (int row = first, end; row < first + count; row = end) {
       const int image = row / each;
       end = std::min(first + count, (image + 1) * each);
@@ -181,12 +185,19 @@ class Pass {
     });
   }
 
+  void score(const Outputs& outputs) {
+    for (size_t image = 0; m_.score && classifies_ && image < size_t(images_); ++image)
+      outputs.score[image] = m_.score(outputs.trace + image * (m_.depth + 1) * m_.width,
+                                      outputs.logits + image * m_.classes);
+  }
+
   float* token(int row) const { return tokens_ + size_t(row) * m_.width; }
   Number* keys(int image, int head) const { return w_.keys.get() + (image * m_.heads + head) * w_.keys_of_head; }
   Number* values(int image, int head) const {
     return w_.values.get() + (image * m_.heads + head) * w_.values_of_head;
   }
   void meet() const {
+    const During waiting(kWaiting);
     if (threads_ > 1) barrier_->wait(threads_);
   }
 
