@@ -142,7 +142,7 @@ def conditions(machine: Mapping[str, Any], runtime: Runtime, name: str, images: 
     help=f"Least images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
 )
 @click.option("--scales", default="1000,10000,100000", show_default=True, help="Images at scale.")
-@click.option("--skip", multiple=True, help="Leave a backend out of the inference part. Repeatable.")
+@click.option("--skip", multiple=True, help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.")
 @click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
 @click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
 @click.option("--readme", type=click.Path(path_type=Path, exists=True), help="File to put the table into.")

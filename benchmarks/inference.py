@@ -48,13 +48,16 @@ class System(Protocol):
 
 
 def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
-    """Every engine and precision that runs on the device, by name, but for the backends to skip."""
-    backends = [name for name in BACKENDS if name not in skip]
-    asked = [(backend, precision) for backend in backends for precision in ("float32", "bfloat16")]
+    """Every engine and precision that runs on the device, by name, but for those to skip.
+
+    skip: names, or backends in every precision.
+    """
+    asked = [(backend, precision) for backend in BACKENDS for precision in ("float32", "bfloat16")]
     return {
-        f"{backend} {precision}": replace(runtime, backend=backend, precision=precision)
+        name: replace(runtime, backend=backend, precision=precision)
         for backend, precision in asked
-        if why_not(backend, runtime.device, precision) is None
+        if not {backend, name := f"{backend} {precision}"} & set(skip)
+        and why_not(backend, runtime.device, precision) is None
     }
 
 

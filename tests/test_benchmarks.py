@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import anatomy
 from benchmarks.goals import judge_goals, overhead
-from benchmarks.inference import MOST_ROUNDS, _measure, build_bench
+from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtimes
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.backends import why_not
@@ -163,6 +163,14 @@ def test_the_usual_way_gives_the_reference_its_answers():
     np.testing.assert_allclose(scores, cls_change(reference.trace, None).numpy(), rtol=1e-4)
     usual.threshold = float(np.median(scores))
     assert usual.answer("adaptive", images).escalated.sum() == 1
+
+
+def test_a_backend_is_left_out_in_one_precision_or_in_all():
+    asked = runtime()
+    every = set(list_runtimes(asked, ()))
+    assert {"eager float32", "eager bfloat16"} <= every
+    assert set(list_runtimes(asked, ["eager bfloat16"])) == every - {"eager bfloat16"}
+    assert set(list_runtimes(asked, ["eager"])) == every - {"eager float32", "eager bfloat16"}
 
 
 class Taking:

@@ -132,6 +132,19 @@ def test_a_formula_that_cannot_be_told_is_left_to_numpy(backend):
     torch.testing.assert_close(answer.proxy, some_steps(answer.trace, answer.logits))
 
 
+def test_a_score_that_cannot_be_compiled_is_left_to_numpy(backend, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(library, "CACHE", tmp_path / "file" / "cache")
+
+    def shifted(trace, logits):
+        return cls_change(trace, logits) + 12.5  # Of no other test, so not compiled yet.
+
+    engine = build_engine(replace(of_shape(SHAPES[3], backend), proxy=shifted), 3)
+    assert not engine.packed.model.score
+    answer = engine.run(IMAGES[:3])
+    torch.testing.assert_close(answer.proxy, shifted(answer.trace, answer.logits))
+
+
 def test_pixels_of_all_values_are_taken_as_they_are(backend):
     shape = SHAPES[0]
     extremes = torch.arange(256, dtype=torch.uint8).repeat(3 * 64 * 64 // 256).view(1, 3, 64, 64)

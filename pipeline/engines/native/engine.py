@@ -18,6 +18,7 @@ from pipeline.engines.native.formula import UntoldError, write_formula
 from pipeline.engines.native.library import load_library, load_score, team_of
 from pipeline.engines.native.pack import Outputs, Packed
 from pipeline.engines.native.units import UNITS
+from pipeline.errors import PipelineError
 
 # Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
 _MOST_TOKENS = 260
@@ -82,12 +83,12 @@ class NativeEngine(Engine):
 
 
 def _find_score(spec: Spec) -> int | None:
-    """Where the proxy's formula is compiled, None where there is none or it cannot be told in C++."""
+    """The address of the formula in C++, None where there is none or it cannot be told or compiled."""
     shape = spec.weights.architecture
     if spec.proxy is None:
         return None
     try:
         source = write_formula(spec.proxy, shape.depth + 1, shape.width, shape.classes)
-    except UntoldError:
+        return load_score(spec.runtime.backend, source)
+    except (UntoldError, PipelineError, OSError):  # Such as a cache that only holds what is there.
         return None
-    return load_score(spec.runtime.backend, source)
