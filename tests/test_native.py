@@ -104,9 +104,8 @@ def test_a_clock_changes_no_answer_and_adds_up_to_the_passes(backend):
         for mine, other in zip(found[:3], expected[:3], strict=True):
             torch.testing.assert_close(mine, other[:count], rtol=1e-3, atol=1e-4)
         parts_s = clocked.take_clock()
-        assert min(parts_s.values()) >= 0
-        assert max(parts_s, key=parts_s.__getitem__) == "products"
-        assert sum(parts_s.values()) <= taken_s
+        assert all(value > 0 for name, value in parts_s.items() if name != "waiting")
+        assert 0 <= parts_s["waiting"] < sum(parts_s.values()) <= taken_s
     assert sum(clocked.take_clock().values()) == 0
 
 
