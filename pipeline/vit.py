@@ -26,7 +26,8 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 # What a checkpoint's metadata says of its pixels, and is checked against.
 NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
-_POSITION = re.compile(r"pos_embed_(\d+)px")
+# Names of what one image size has to itself, and of what it takes the place of: see `own_name`.
+_OWN = re.compile(r"(pos_embed|head)_(\d+)px((?:\.\w+)?)")
 
 
 class Pass(NamedTuple):
@@ -45,8 +46,8 @@ class Pass(NamedTuple):
 class Weights:
     """A state dict of the architecture; `classes` are the wnids in logit order, None where unknown.
 
-    Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size; other sizes
-    get `pos_embed` resampled.
+    Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size and
+    `head_<size>px.weight` and `.bias` its classifier; other sizes get `pos_embed` resampled, and `head`.
     """
 
     architecture: Architecture
@@ -98,19 +99,21 @@ def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weigh
     return Weights(architecture, state, None, _digest(state))
 
 
-def position_name(size_px: int) -> str:
-    """The state's name for the position embedding of one image size."""
-    return f"pos_embed_{size_px}px"
+def own_name(name: str, size_px: int) -> str:
+    """The state's name for one image size's own `pos_embed`, `head.weight` or `head.bias`."""
+    module, dot, value = name.partition(".")
+    return f"{module}_{size_px}px{dot}{value}"
 
 
 def _at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) -> dict[str, Tensor]:
-    """timm's state dict with the position embedding of the size: its own, or one resampled, once."""
-    own = state.get(position_name(size_px))
-    if own is None:
+    """timm's state dict with what the size has to itself; without a position embedding of its own it gets one
+    resampled, once."""
+    shared = {name: value for name, value in state.items() if not _OWN.fullmatch(name)}
+    own = {name: state[own_name(name, size_px)] for name in shared if own_name(name, size_px) in state}
+    if "pos_embed" not in own:
         grid = list(vit.patch_embed.grid_size)
-        own = resample_abs_pos_embed(state["pos_embed"], new_size=grid, num_prefix_tokens=1)
-    rest = {name: value for name, value in state.items() if not _POSITION.fullmatch(name)}
-    return {**rest, "pos_embed": own}
+        own["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=grid, num_prefix_tokens=1)
+    return {**shared, **own}
 
 
 def _read_weights(path: Path, architecture: Architecture) -> Weights:
@@ -139,8 +142,11 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
     tokens = found.get("pos_embed", (0, 0, 0))[1]
     if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
         expected["pos_embed"] = (1, tokens, architecture.width)
-    for match in filter(None, map(_POSITION.fullmatch, found)):
-        expected[match[0]] = (1, architecture.count_tokens(int(match[1])), architecture.width)
+    for kind, size in {(match[1], int(match[2])) for match in map(_OWN.fullmatch, found) if match}:
+        if kind == "pos_embed":
+            expected[own_name(kind, size)] = (1, architecture.count_tokens(size), architecture.width)
+        else:
+            expected |= {own_name(name, size): expected[name] for name in ("head.weight", "head.bias")}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise PipelineError(

@@ -102,6 +102,21 @@ def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
     assert 0 < largest_error(found, expected) < TOLERANCE[precision]
 
 
+@pytest.mark.parametrize(("backend", "precision"), ENGINES)
+def test_sizes_with_heads_of_their_own_answer_as_eager(backend, precision):
+    reason = why_not(backend, CPU, precision)
+    if reason:
+        pytest.skip(reason)
+    own = {"head_32px.weight": torch.randn(200, 192), "head_32px.bias": torch.randn(200)}
+    headed = replace(weights(), state={**weights().state, **own})
+    for size_px in (32, 64):
+        found, expected = (
+            build_engine(replace(spec(size_px, *how), weights=headed), 3).run(IMAGES[:3])
+            for how in ((backend, precision), ("eager", "float32"))
+        )
+        assert 0 < largest_error(found, expected) < TOLERANCE[precision]
+
+
 @pytest.mark.parametrize("backend", ["amx", "avx2", "openvino"])
 @pytest.mark.parametrize("count", range(1, 9))
 def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from pipeline.architecture import LocalBlock
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, load_weights
+from pipeline.vit import TracedViT, load_weights, own_name
 from tests.made import canvases, weights
 
 
@@ -146,3 +146,26 @@ def test_images_do_not_influence_each_other():
     together = model(images).embedding.numpy()
     alone = np.concatenate([model(image[None]).embedding.numpy() for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def with_own_head(size_px):
+    own = {
+        own_name("head.weight", size_px): torch.zeros(200, 192),
+        own_name("head.bias", size_px): torch.arange(200.0),
+    }
+    return {**weights().state, **own}
+
+
+def test_a_size_may_have_a_head_of_its_own_and_the_others_share_one(tmp_path):
+    read = saved(tmp_path / "w.safetensors", with_own_head(32))
+    small, large = canvases(2, 32), canvases(2, 64)
+    assert torch.equal(TracedViT(read, 32)(small).logits, torch.arange(200.0).expand(2, -1))
+    assert torch.equal(TracedViT(read, 64)(large).logits, TracedViT(weights(), 64)(large).logits)
+    assert torch.equal(TracedViT(read, 32)(small).embedding, TracedViT(weights(), 32)(small).embedding)
+
+
+def test_half_a_head_is_refused(tmp_path):
+    state = with_own_head(32)
+    del state["head_32px.bias"]
+    with pytest.raises(PipelineError, match=r"head_32px.bias is missing, expected \(200,\)"):
+        saved(tmp_path / "w.safetensors", state)

@@ -8,7 +8,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, position_name
+from pipeline.vit import PIXEL_MEAN, PIXEL_STD, own_name
 
 # Compiled once for each image size and mode; the count is shared by all blocks.
 _MOST_COMPILATIONS = 64
@@ -87,5 +87,5 @@ class TrainableViT(nn.Module):
         """Copies on the CPU, by the names of a `Weights.state`."""
         state = dict(self.vit.state_dict())
         for size_px in self.sizes_px:
-            state[position_name(size_px)] = self.position(size_px)
+            state[own_name("pos_embed", size_px)] = self.position(size_px)
         return {name: value.detach().float().cpu().clone() for name, value in state.items()}

@@ -89,7 +89,10 @@ class Packed:
                 f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
             )
         self.network = _pack_network(weights, layout)  # Shared by all sizes.
-        self.own = [values.detach().contiguous() for values in (fused.position, fused.first)]
+        head = _tile(fused.head.weight, fused.head.bias, layout)
+        own = fused.position, fused.first, head.tiles, head.bias
+        self.own = [values.detach().contiguous() for values in own]
+        position, first, *head_at = (values.data_ptr() for values in self.own)
         self.resizing: list[Tensor] = []
         self.model = Model(
             self._resize(canvas_px, size_px),
@@ -102,8 +105,9 @@ class Packed:
             layout.planes,
             self.network.chunks,
             self.network.patches,
-            self.network.head,
-            *(values.data_ptr() for values in self.own),
+            Linear(*head_at, head.inputs, len(head.bias)),
+            position,
+            first,
             *self.network.norm,
             self.network.blocks,
         )
@@ -131,7 +135,6 @@ class _Network:
         self.layout, self.used = layout, -self.arena.ctypes.data % _ALIGNMENT
         self.lists: list[Any] = []
         self.patches = self._linear(fused.patches.flatten(1), torch.zeros(shape.width))
-        self.head = self._linear(fused.head.weight, fused.head.bias)
         self.norm = self._keep(fused.norm.weight), self._keep(fused.norm.bias)
         self.blocks = (Block * shape.depth)(*(self._block(block, shape.width) for block in fused.blocks))
         self.chunks = len(self.lists[0])
@@ -151,11 +154,8 @@ class _Network:
         return self.lists[-1]
 
     def _linear(self, weight: Tensor, bias: Tensor) -> ctypes.Structure:
-        layout = self.layout
-        weight = F.pad(weight.float(), (0, -weight.shape[1] % layout.depth, 0, -weight.shape[0] % _OUTPUTS))
-        bias = F.pad(bias.float(), (0, len(weight) - len(bias)))
-        tiles = torch.stack([_to_tiles(part, layout) for part in _split(weight, layout)], dim=2)
-        return Linear(self._keep(tiles), self._keep(bias), weight.shape[1], weight.shape[0])
+        tiles, bias, inputs = _tile(weight, bias, self.layout)
+        return Linear(self._keep(tiles), self._keep(bias), inputs, len(bias))
 
     def _keep(self, values: Tensor) -> int:
         """The address of a copy in the arena."""
@@ -169,6 +169,21 @@ class _Network:
 @lru_cache(maxsize=_MOST_KEPT)
 def _pack_network(weights: Weights, layout: Layout) -> _Network:
     return _Network(weights, layout)
+
+
+class _Tiled(NamedTuple):
+    """A linear layer padded to whole tiles: `bias` has one entry an output, `inputs` counts the inputs."""
+
+    tiles: Tensor
+    bias: Tensor
+    inputs: int
+
+
+def _tile(weight: Tensor, bias: Tensor, layout: Layout) -> _Tiled:
+    weight = F.pad(weight.float(), (0, -weight.shape[1] % layout.depth, 0, -weight.shape[0] % _OUTPUTS))
+    bias = F.pad(bias.float(), (0, len(weight) - len(bias)))
+    tiles = torch.stack([_to_tiles(part, layout) for part in _split(weight, layout)], dim=2)
+    return _Tiled(tiles, bias, weight.shape[1])
 
 
 def _split(values: Tensor, layout: Layout) -> Iterator[Tensor]:
