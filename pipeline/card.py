@@ -6,24 +6,60 @@ from typing import Any
 
 def format_card(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> str:
     """Markdown: top-1 by resolution, and how the weights came about; `trained` is metrics/train.json."""
-    head = ["| role | top-1 | 95 % interval | held-out training images |", "|---|---:|---:|---:|"]
-    held = trained["holdout"]
+    heads = trained.get("heads")
+    names = [
+        "role",
+        "top-1",
+        "95 % interval",
+        "held-out training images",
+        *(["with one head for all"] * bool(heads)),
+    ]
     rows = [
-        f"| {role} ({sizes_px[role]} px) | {_percent(score['accuracy'])} | "
-        f"{_percent(score['ci_low'])} to {_percent(score['ci_high'])} | "
-        f"{_percent(held[f'accuracy_{role}'])} |"
+        [
+            f"{role} ({sizes_px[role]} px)",
+            _percent(score["accuracy"]),
+            f"{_percent(score['ci_low'])} to {_percent(score['ci_high'])}",
+            *_held_out(trained, role),
+        ]
         for role, score in trained["validation"].items()
     ]
-    data, run, machine = trained["data"], trained["run"], trained["machine"]
-    device = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    table = ["| " + " | ".join(cells) + " |" for cells in lines]
+    return "\n".join([*table, "", _differences(trained), "", _account(trained)]) + "\n"
+
+
+def _held_out(trained: Mapping[str, Any], role: str) -> list[str]:
+    """With the shipped heads and, where each size has its own, with one for all."""
+    if heads := trained.get("heads"):
+        return [_percent(heads["holdout"][role][kind]) for kind in ("own", "shared")]
+    return [_percent(trained["holdout"][f"accuracy_{role}"])]
+
+
+def _differences(trained: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name.replace('_', ' ')} {100 * found['value']:+.2f} points "
+        f"[{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
+        for name, found in trained["differences"].items()
+    ]
+    return f"On the same images, paired: {'; '.join(parts)}."
+
+
+def _account(trained: Mapping[str, Any]) -> str:
+    data, run = trained["data"], trained["run"]
     account = (
         f"{run['steps']:,} steps, {run['images']:,} images ({run['epochs']:.1f} epochs of "
-        f"{data['train_images']:,}), {run['minutes']:.0f} minutes on {device}; "
+        f"{data['train_images']:,}), {run['minutes']:.0f} minutes on {_device(trained['machine'])}; "
         f"{data['holdout_images']:,} training images held out, {data['left_out']:,} left out because a "
-        f"validation image shows the same; torch {machine['versions']['torch']}; training data sha256 "
-        f"{data['sha256'][:12]}. Top-1 is that of the shipped float16 weights on all validation images."
+        f"validation image shows the same; torch {trained['machine']['versions']['torch']}; training data "
+        f"sha256 {data['sha256'][:12]}. "
     )
-    return "\n".join([*head, *rows, "", account]) + "\n"
+    if machine := trained.get("heads", {}).get("machine"):
+        account += f"The heads were fitted on {_device(machine)}, torch {machine['versions']['torch']}. "
+    return account + "Top-1 is that of the shipped float16 weights on all validation images."
+
+
+def _device(machine: Mapping[str, Any]) -> str:
+    return str(machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores")
 
 
 def _percent(share: float) -> str:

@@ -10,6 +10,7 @@ STAGES = (
     "download",
     "prepare",
     "train",
+    "heads",
     "extract",
     "delta",
     "fit",

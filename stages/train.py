@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
-from pipeline.training.publish import score_validation, write_weights
+from pipeline.training.publish import Publisher, describe_scores
 from pipeline.training.state import Run, resume_run, start_run
-from pipeline.vit import load_weights
+from pipeline.vit import Weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress, show_share
 
 SCRATCH = Path(".cache/train")
-# A run goes on under another budget; under any other setting it would be another run.
-BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes"}
+# A run goes on under another budget, and heads come after it; under any other setting it would be another.
+BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes", "head_decay"}
 
 
 @stage_command("train")
@@ -38,7 +39,8 @@ BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minu
 def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve: Path) -> None:
     """Train the weights that the other stages use; a run that was stopped goes on where it was.
 
-    The validation images of the archive are looked at once, at the end; choose by the held-out images.
+    Then fit a classifier for each resolution, which `adaptive-vit heads` does alone. The validation images
+    of the archive are looked at once, at the end; choose by the held-out images.
     """
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
@@ -60,20 +62,16 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         with torch.enable_grad(), show_share("train") as show:
             train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
         about = {"resolutions": sizes, "recipe": values.model_dump(), **_account(run, data)}
-        classes = [wnid for wnid, _ in opened.classes]
-        write_weights(weights, architecture, run.averaged.to_state(), classes, about)
-        shipped = load_weights(model.model_copy(update={"weights": str(weights)}), sizes["high"])
-        with progress("validation", len(sizes) * len(opened.labelled), "images") as advance:
-            batch_size = runtime_params.batch_size
-            scores = score_validation(opened, shipped, sizes["high"], sizes, runtime, batch_size, advance)
+        bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
+        publisher = Publisher(model, opened, data, sizes, runtime, batch_size, values, bar)
+        trained = Weights(architecture, run.averaged.to_state(), None, sha256="")
+        found = publisher.publish(weights, trained, about)
     rows = [_by_role(row, sizes) for row in run.curve]
     write_csv(curve, {name: [row[name] for row in rows] for name in rows[0]})
     machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
-    document = {"validation": scores, "holdout": rows[-1], **_account(run, data), "machine": machine}
-    write_json(metrics, document)
-    for role, score in scores.items():
-        low, high = 100 * score["ci_low"], 100 * score["ci_high"]
-        click.echo(f"{role} ({sizes[role]} px): {100 * score['accuracy']:.2f} % [{low:.2f}, {high:.2f}]")
+    write_json(metrics, {**found, "holdout": rows[-1], **_account(run, data), "machine": machine})
+    for line in describe_scores(found, sizes):
+        click.echo(line)
 
 
 def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -> TrainingData:

@@ -12,6 +12,7 @@ TRAINED = {
         "low": {"accuracy": 0.25, "ci_low": 0.2415, "ci_high": 0.2586},
         "high": {"accuracy": 0.3, "ci_low": 0.291, "ci_high": 0.309},
     },
+    "differences": {"high_less_low": {"value": 0.05, "ci_low": 0.0421, "ci_high": 0.0579}},
     "holdout": {"accuracy_low": 0.26, "accuracy_high": 0.305},
     "data": {"sha256": "0123456789abcdef", "train_images": 98000, "holdout_images": 2000, "left_out": 7},
     "run": {"steps": 1200, "images": 307200, "epochs": 3.1347, "minutes": 41.96},
@@ -20,12 +21,22 @@ TRAINED = {
 
 
 def test_the_card_has_a_line_for_each_resolution_and_how_the_weights_came_about():
-    head, _, low, high, _, account = format_card(TRAINED, {"low": 32, "high": 64}).splitlines()
-    assert head.startswith("| role | top-1 |")
+    head, _, low, high, _, order, _, account = format_card(TRAINED, {"low": 32, "high": 64}).splitlines()
+    assert head == "| role | top-1 | 95 % interval | held-out training images |"
     assert low == "| low (32 px) | 25.00 % | 24.15 % to 25.86 % | 26.00 % |"
     assert high == "| high (64 px) | 30.00 % | 29.10 % to 30.90 % | 30.50 % |"
     assert "1,200 steps, 307,200 images (3.1 epochs of 98,000), 42 minutes on Made Up, 2 cores" in account
     assert "7 left out" in account
+    assert order == "On the same images, paired: high less low +5.00 points [+4.21, +5.79]."
+
+
+def test_the_card_shows_what_the_heads_are_worth_on_images_held_out():
+    held = {"low": {"own": 0.27, "shared": 0.26}, "high": {"own": 0.32, "shared": 0.305}}
+    heads = {"holdout": held, "machine": {**TRAINED["machine"], "gpu": "Fast"}}
+    head, _, low, *_, account = format_card({**TRAINED, "heads": heads}, {"low": 32, "high": 64}).splitlines()
+    assert head.endswith("| held-out training images | with one head for all |")
+    assert low.endswith("| 27.00 % | 26.00 % |")
+    assert "The heads were fitted on Fast, torch 2.14.1." in account
 
 
 @pytest.mark.parametrize("markers", [True, False])

@@ -30,6 +30,7 @@ class TrainParams(Section):
     erasing: Share
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     average: Annotated[float, Field(ge=0, lt=1)]
+    head_decay: Annotated[float, Field(ge=0)] | None
     holdout_per_class: Annotated[int, Field(ge=1)]
     evaluations: Annotated[int, Field(ge=1, le=1000)]
     checkpoint_minutes: Annotated[float, Field(gt=0)]

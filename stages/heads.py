@@ -1,0 +1,61 @@
+"""Fit a classifier for each resolution to weights that are trained already."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from pipeline.archive import open_archive
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
+from pipeline.machine import describe_machine
+from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.runtime import RuntimeParams
+from pipeline.params.train import TrainParams
+from pipeline.runtime import resolve_runtime
+from pipeline.training.data import load_training
+from pipeline.training.publish import Publisher, describe_scores, read_about
+from pipeline.vit import load_weights
+from stages.common import ParamsFile, path_option, stage_command
+from stages.progress import progress
+
+
+@stage_command("train")
+@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout, with its training images.")
+@path_option("out", "models/static_vit.safetensors", "Checkpoint to write; may be the one that is read.")
+@path_option("metrics", "metrics/train.json", "Results to write; what training wrote there is kept.")
+def main(params: ParamsFile, archive: Path, out: Path, metrics: Path) -> None:
+    """Give the weights of `model.weights` a classifier for each resolution, fitted on whole training images.
+
+    Training does so at its end; this does it again, for other weights, sizes or values of train.head_decay.
+    """
+    values = params.section("train", TrainParams)
+    sizes = params.section("resolutions", ResolutionParams).by_role()
+    model = params.section("model", ModelParams)
+    runtime_params = params.section("runtime", RuntimeParams)
+    runtime = resolve_runtime(runtime_params)
+    if values.head_decay is None or model.weights == "random":
+        raise PipelineError("heads: it needs a train.head_decay, and a file of weights as model.weights")
+    weights = load_weights(model, sizes["high"])
+    show = partial(progress, unit="images")
+    with open_archive(archive) as opened:
+        if weights.classes not in (None, tuple(wnid for wnid, _ in opened.classes)):
+            raise PipelineError(f"{archive}: lists other classes than {model.weights} was trained for")
+        with show("read images", len(opened.labelled) + len(opened.training)) as advance:
+            shape, held = weights.architecture, values.holdout_per_class
+            data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
+        publisher = Publisher(model, opened, data, sizes, runtime, runtime_params.batch_size, values, show)
+        found = publisher.publish(out, weights, read_about(Path(model.weights)))
+    found["heads"]["machine"] = {
+        **describe_machine(),
+        "backend": runtime.backend,
+        "precision": runtime.precision,
+    }
+    before = read_json(metrics) if metrics.exists() else {}
+    write_json(metrics, {**before, **found})
+    for line in describe_scores(found, sizes):
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from pipeline.params.model import ModelParams
+from pipeline.training.data import Images, TrainingData
+from pipeline.training.heads import Head, embed, fit_head, fit_heads, to_state
+from pipeline.training.publish import compare_sizes, describe_scores, write_weights
+from pipeline.vit import TracedViT, load_weights
+from stages.heads import main
+from tests.imports import ROOT
+from tests.made import canvases, engine, runtime, weights
+from tests.test_training import train_params, write_archive
+
+SHARED = Head(torch.zeros(3, 2), torch.zeros(3))
+# Three classes, each in a corner of its own, and one image on the wrong side.
+EMBEDDINGS = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [-1.0, -1.0], [1.0, 0.1]])
+LABELS = torch.tensor([0, 0, 1, 1, 2, 1])
+
+
+def loss_of(head, decay, smoothing=0.1):
+    loss = F.cross_entropy(head(EMBEDDINGS), LABELS, label_smoothing=smoothing)
+    return loss + decay * (head.weight - SHARED.weight).square().sum()
+
+
+def test_a_head_is_where_its_loss_is_least():
+    params = train_params(head_decay=0.01)
+    head = fit_head(SHARED, EMBEDDINGS, LABELS, None, params)
+    for value in head:
+        value.requires_grad_()
+    slopes = torch.autograd.grad(loss_of(head, 0.01), head)
+    assert all(float(slope.abs().max()) < 1e-3 for slope in slopes)
+    assert loss_of(head, 0.01).item() < 0.7 * loss_of(SHARED, 0.01).item()
+
+
+def test_a_large_decay_holds_the_weight_where_it_was():
+    head = fit_head(SHARED, EMBEDDINGS, LABELS, None, train_params(head_decay=1e4))
+    assert float(head.weight.abs().max()) < 1e-3
+
+
+def test_what_another_answers_is_learned_beside_the_labels():
+    answers = torch.tensor([0.1, 0.1, 0.8]).expand(6, 3)
+    shares = [
+        float(fit_head(SHARED, EMBEDDINGS, LABELS, answers, params)(EMBEDDINGS).softmax(1)[:, 2].mean())
+        for params in (train_params(distillation=weight) for weight in (0.0, 1.0, 100.0))
+    ]
+    assert shares[0] < shares[1] < shares[2] == pytest.approx(0.8, abs=0.02)
+
+
+def test_every_size_gets_a_head_for_its_own_embeddings():
+    images = Images(canvases(12), torch.arange(12) % 3)
+    held = Images(canvases(3, seed=1), torch.arange(3))
+    seen = []
+    found = fit_heads(
+        weights(),
+        TrainingData(images, held, 0, ""),
+        [32, 64],
+        runtime(),
+        5,
+        train_params(head_decay=1e-4),
+        seen.append,
+    )
+    assert sum(seen) == 2 * (12 + 3)
+    state = {**weights().state, **to_state(found)}
+    headed = replace(weights(), state=state)
+    for size_px in (32, 64):
+        embeddings = embed(engine(size_px), images.pixels, lambda _: None)
+        right = found[size_px].head(embeddings).argmax(1) == images.labels
+        assert right.float().mean() > 0.9
+        small = F.interpolate(images.pixels.float(), size=size_px).to(torch.uint8)
+        traced = TracedViT(headed, size_px)(small)
+        torch.testing.assert_close(traced.logits, found[size_px].head(traced.embedding))
+
+
+def test_sizes_are_compared_image_by_image():
+    right = {"low": torch.tensor([1, 0, 0, 0]) > 0, "mid": torch.tensor([1, 1, 0, 0]) > 0}
+    right["high"] = torch.tensor([0, 1, 1, 1]) > 0
+    found = compare_sizes(right)
+    assert list(found) == ["mid_less_low", "high_less_mid"]
+    # Differences 0, 1, 0, 0: mean 1/4, deviation 1/2.
+    assert found["mid_less_low"]["value"] == 0.25
+    assert found["mid_less_low"]["ci_high"] == pytest.approx(0.25 + 1.959964 * 0.5 / 2)
+    assert found["high_less_mid"]["value"] == 0.25
+    document = {"validation": {}, "differences": found}
+    assert describe_scores(document, {})[0] == "mid less low: +25.00 points [-24.00, 74.00]"
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with parameters, an archive of two classes and a checkpoint trained for them."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    write_archive(Path("a.zip"))
+    write_weights(
+        Path("old.safetensors"), weights().architecture, weights().state, ["n1", "n2"], {"run": {"steps": 7}}
+    )
+    return tmp_path
+
+
+def heads(*settings):
+    small = [
+        "holdout_per_class=1",
+        "resolutions.mid=",
+        "model.name=static_vit",
+        "model.weights=old.safetensors",
+    ]
+    words = ["--archive", "a.zip", "--out", "new.safetensors", "--metrics", "m.json"]
+    return CliRunner().invoke(main, [*words, *(f"--set={item}" for item in (*small, *settings))])
+
+
+def test_the_command_adds_heads_and_keeps_what_training_said(files):
+    Path("m.json").write_text(json.dumps({"run": {"steps": 7}, "validation": {"old": 1}}))
+    done = heads()
+    assert done.exit_code == 0, done.output
+    assert "high less low:" in done.output
+    found = json.loads(Path("m.json").read_text())
+    assert found["run"] == {"steps": 7}
+    assert set(found["validation"]) == {"low", "high"}
+    with safe_open("new.safetensors", framework="pt") as file:
+        assert {"head_32px.weight", "head_64px.bias", "head.weight"} <= set(file.keys())
+        said = {name: json.loads(value) for name, value in file.metadata().items()}
+    assert said["run"] == {"steps": 7}
+    assert said["heads"]["decay"] == found["heads"]["decay"] == 0.01
+    load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("head_decay=", "it needs a train.head_decay"),
+        ("model.weights=random", "a file of weights as model.weights"),
+        ("model.weights=other.safetensors", "lists other classes"),
+    ],
+)
+def test_what_heads_cannot_be_fitted_to_is_refused_and_nothing_written(files, setting, message):
+    write_weights(Path("other.safetensors"), weights().architecture, weights().state, ["n1", "n3"], {})
+    done = heads(setting)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not Path("new.safetensors").exists()
