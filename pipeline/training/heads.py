@@ -117,4 +117,4 @@ def fit_head(
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(dim=1).cpu() == labels).float().mean())
+    return float((logits.argmax(dim=1).cpu() == labels).double().mean())
