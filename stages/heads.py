@@ -22,9 +22,18 @@ from stages.progress import progress
 
 @stage_command("train")
 @path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout, with its training images.")
-@path_option("out", "models/static_vit.safetensors", "Checkpoint to write; may be the one that is read.")
-@path_option("metrics", "metrics/train.json", "Results to write; what training wrote there is kept.")
-def main(params: ParamsFile, archive: Path, out: Path, metrics: Path) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Checkpoint to write, in float16; may be the one that is read.",
+)
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON to put the results into; what training wrote there is kept.",
+)
+def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> None:
     """Give the weights of `model.weights` a classifier for each resolution, fitted on whole training images.
 
     Training does so at its end; this does it again, for other weights, sizes or values of train.head_decay.
@@ -46,13 +55,10 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path) -> None:
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
         publisher = Publisher(model, opened, data, sizes, runtime, runtime_params.batch_size, values, show)
         found = publisher.publish(out, weights, read_about(Path(model.weights)))
-    found["heads"]["machine"] = {
-        **describe_machine(),
-        "backend": runtime.backend,
-        "precision": runtime.precision,
-    }
-    before = read_json(metrics) if metrics.exists() else {}
-    write_json(metrics, {**before, **found})
+    if metrics is not None:
+        machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
+        found["heads"]["machine"] = machine
+        write_json(metrics, {**(read_json(metrics) if metrics.exists() else {}), **found})
     for line in describe_scores(found, sizes):
         click.echo(line)
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
@@ -128,6 +129,15 @@ def test_the_command_adds_heads_and_keeps_what_training_said(files):
     assert said["run"] == {"steps": 7}
     assert said["heads"]["decay"] == found["heads"]["decay"] == 0.01
     load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+
+
+def test_weights_that_another_program_wrote_get_heads_too(files):
+    save_file(dict(weights().state), "other.safetensors", {"format": "pt"})
+    done = heads("model.weights=other.safetensors")
+    assert done.exit_code == 0, done.output
+    read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    assert read.classes == ("n1", "n2")
+    assert "head_32px.weight" in read.state
 
 
 @pytest.mark.parametrize(

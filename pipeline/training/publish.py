@@ -115,11 +115,18 @@ def write_weights(
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The `about` of a checkpoint that `write_weights` wrote."""
+    """The `about` of a checkpoint that `write_weights` wrote; what others wrote stays the text it is."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     own = {"architecture", "normalisation", "classes"}
-    return {name: json.loads(value) for name, value in metadata.items() if name not in own}
+    return {name: _parse(value) for name, value in metadata.items() if name not in own}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def find_right(
