@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.mirrors import DEFAULT_EFFORT, Effort, Remote, check_file, download_remote
+from pipeline.outside import find_outside
 from pipeline.sample import draw_sample
 from pipeline.transfer import Progress, require_space
 
@@ -63,4 +64,4 @@ def bring_archive(
     elif "://" in source:
         download_remote(Remote((source,), sha256, None), destination, cache, progress, effort)
     else:
-        copy_local(Path(source), sha256, destination, effort)
+        copy_local(find_outside(source), sha256, destination, effort)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.errors import PipelineError
+from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams
 
 # Mean and standard deviation of ImageNet's pixels in 0..1, channel order RGB.
@@ -88,7 +89,7 @@ def load_weights(params: ModelParams, native_px: int) -> Weights:
     architecture = ARCHITECTURES[params.name]
     if params.weights == "random":
         return draw_weights(architecture, params.seed, native_px)
-    return _read_weights(Path(params.weights), architecture)
+    return _read_weights(find_outside(params.weights), architecture)
 
 
 def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weights:

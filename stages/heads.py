@@ -9,6 +9,7 @@ from pipeline.archive import open_archive
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.machine import describe_machine
+from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
@@ -54,7 +55,7 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
         publisher = Publisher(model, opened, data, sizes, runtime, runtime_params.batch_size, values, show)
-        found = publisher.publish(out, weights, read_about(Path(model.weights)))
+        found = publisher.publish(out, weights, read_about(find_outside(model.weights)))
     if metrics is not None:
         machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
         found["heads"]["machine"] = machine

@@ -7,6 +7,7 @@ import click
 
 from pipeline.files import sha256_of, write_json
 from pipeline.machine import describe_machine
+from pipeline.outside import find_outside
 from pipeline.params.data import DataParams
 from pipeline.params.model import ModelParams
 from stages.common import ParamsFile, path_option, stage_command
@@ -26,7 +27,7 @@ def main(params: ParamsFile, probe: Path) -> None:
 
 def _identify(name: str) -> dict[str, Any]:
     """A name (`sample`, `random`, a URL) stands for itself; a file's content is what counts."""
-    path = Path(name).expanduser()
+    path = find_outside(name)
     return {"sha256": sha256_of(path)} if path.is_file() else {"name": name}
 
 
