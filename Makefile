@@ -58,7 +58,7 @@ SWEEP ?= -S fit.threshold.value=0.05,0.1,0.2,0.3
 sweep: setup  ## queue thresholds or proxies (SWEEP="-S fit.proxy=margin,learned"), run and compare them
 	$(BIN)/dvc exp run --queue --quiet $(SWEEP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc exp run --run-all  # DVC's worker looks for dvc on the PATH.
-	COLUMNS=220 $(BIN)/dvc exp show --no-pager --drop '.*' --keep Experiment --keep 'fit.(proxy|threshold.value)' \
+	COLUMNS=220 $(BIN)/dvc exp show --no-pager --drop '.*' --keep 'Experiment|State' --keep 'fit.(proxy|threshold.value)' \
 		--keep '.*single_stream.adaptive.(escalation_rate|agreement|accuracy|latency_ms.mean)'
 
 format: setup  ## rewrite files in the project's format
