@@ -13,7 +13,8 @@ TITLES = {
 
 CEILINGS = (
     "At most: of inference, if a pass were nothing but its matrix products at the processor's peak; of "
-    "extraction, if decoding and writing took the cores for as long as each does alone."
+    "extraction, if decoding and writing took the cores for as long as each does alone; of adaptive over "
+    "static high, if it took low and the share of high that it escalates."
 )
 
 

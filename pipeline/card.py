@@ -24,8 +24,21 @@ def format_card(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> str:
         for role, score in trained["validation"].items()
     ]
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    differences = "; ".join(_describe_differences(trained))
     table = ["| " + " | ".join(cells) + " |" for cells in lines]
-    return "\n".join([*table, "", _differences(trained), "", _account(trained)]) + "\n"
+    return (
+        "\n".join([*table, "", f"On the same images, paired: {differences}.", "", _account(trained)]) + "\n"
+    )
+
+
+def describe_scores(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> list[str]:
+    """For the terminal: a line for each role, then one for each difference between two."""
+    scores = [
+        f"{role} ({sizes_px[role]} px): {_percent(score['accuracy'])} "
+        f"[{_percent(score['ci_low'])}, {_percent(score['ci_high'])}]"
+        for role, score in trained["validation"].items()
+    ]
+    return [*scores, *_describe_differences(trained)]
 
 
 def _held_out(trained: Mapping[str, Any], role: str) -> list[str]:
@@ -35,13 +48,12 @@ def _held_out(trained: Mapping[str, Any], role: str) -> list[str]:
     return [_percent(trained["holdout"][f"accuracy_{role}"])]
 
 
-def _differences(trained: Mapping[str, Any]) -> str:
-    parts = [
+def _describe_differences(trained: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name.replace('_', ' ')} {100 * found['value']:+.2f} points "
         f"[{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
         for name, found in trained["differences"].items()
     ]
-    return f"On the same images, paired: {'; '.join(parts)}."
 
 
 def _account(trained: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.archive import open_archive
+from pipeline.card import describe_scores
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.machine import describe_machine
@@ -15,7 +16,7 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
-from pipeline.training.publish import Publisher, describe_scores, read_about
+from pipeline.training.publish import Publisher, read_about
 from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
@@ -44,13 +45,17 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
-    if values.head_decay is None or model.weights == "random":
-        raise PipelineError("heads: it needs a train.head_decay, and a file of weights as model.weights")
+    if values.head_decay is None:
+        raise PipelineError("train.head_decay: empty, which asks for no heads; set it, for example to 0.01")
+    if model.weights == "random":
+        raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
     weights = load_weights(model, sizes["high"])
     show = partial(progress, unit="images")
     with open_archive(archive) as opened:
         if weights.classes not in (None, tuple(wnid for wnid, _ in opened.classes)):
-            raise PipelineError(f"{archive}: lists other classes than {model.weights} was trained for")
+            raise PipelineError(
+                f"{archive}: lists other classes than {model.weights} was trained for; use one of the same"
+            )
         with show("read images", len(opened.labelled) + len(opened.training)) as advance:
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.archive import Archive, open_archive
+from pipeline.card import describe_scores
 from pipeline.files import write_csv, write_json
 from pipeline.machine import describe_machine
 from pipeline.params.model import ModelParams, ResolutionParams, Role
@@ -20,7 +21,7 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
-from pipeline.training.publish import Publisher, describe_scores
+from pipeline.training.publish import Publisher
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
 from stages.common import ParamsFile, path_option, stage_command

@@ -90,6 +90,15 @@ def test_goals_by_hand():
     }
 
 
+def test_adaptive_on_a_gpu_is_held_against_what_low_and_high_allow():
+    captured = {"cudagraph float32": policies(1.0, 4.0, 2.0), "eager float32": policies(6.0, 8.0, 7.0)}
+    inference = {name: MEASURED["inference"][name] | captured for name in ("single_stream", "offline")}
+    goal = judge_goals({"inference": inference})["offline, cudagraph float32: static high over adaptive"]
+    rate = captured["cudagraph float32"]["adaptive"]["escalation_rate"]
+    assert goal["ratio"] == 2.0
+    assert goal["ceiling"] == pytest.approx(1 / (1.0 / 4.0 + rate))
+
+
 def test_the_table_shows_every_system_and_goal():
     table = format_bench(MEASURED | {"goals": judge_goals(MEASURED)})
     assert "| openvino float32 | 2.50 (400 images/s) | 5.00 (200 images/s) |" in table

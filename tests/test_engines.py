@@ -107,7 +107,9 @@ def test_sizes_with_heads_of_their_own_answer_as_eager(backend, precision):
     reason = why_not(backend, CPU, precision)
     if reason:
         pytest.skip(reason)
-    own = {"head_32px.weight": torch.randn(200, 192), "head_32px.bias": torch.randn(200)}
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"head_32px.weight": (200, 192), "head_32px.bias": (200,)}
+    own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     headed = replace(weights(), state={**weights().state, **own})
     for size_px in (32, 64):
         found, expected = (

@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pipeline.card import describe_scores
 from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.heads import Head, embed, fit_head, fit_heads, to_state
-from pipeline.training.publish import compare_sizes, describe_scores, write_weights
+from pipeline.training.publish import compare_sizes, write_weights
 from pipeline.vit import TracedViT, load_weights
 from stages.heads import main
 from tests.imports import ROOT
@@ -89,7 +90,7 @@ def test_sizes_are_compared_image_by_image():
     assert found["mid_less_low"]["ci_high"] == pytest.approx(0.25 + 1.959964 * 0.5 / 2)
     assert found["high_less_mid"]["value"] == 0.25
     document = {"validation": {}, "differences": found}
-    assert describe_scores(document, {})[0] == "mid less low: +25.00 points [-24.00, 74.00]"
+    assert describe_scores(document, {})[0] == "mid less low +25.00 points [-24.00, +74.00]"
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_the_command_adds_heads_and_keeps_what_training_said(files):
     Path("m.json").write_text(json.dumps({"run": {"steps": 7}, "validation": {"old": 1}}))
     done = heads()
     assert done.exit_code == 0, done.output
-    assert "high less low:" in done.output
+    assert "high less low " in done.output
     found = json.loads(Path("m.json").read_text())
     assert found["run"] == {"steps": 7}
     assert set(found["validation"]) == {"low", "high"}
@@ -143,8 +144,8 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("head_decay=", "it needs a train.head_decay"),
-        ("model.weights=random", "a file of weights as model.weights"),
+        ("head_decay=", "train.head_decay: empty"),
+        ("model.weights=random", "model.weights: random; heads are fitted"),
         ("model.weights=other.safetensors", "lists other classes"),
     ],
 )

@@ -398,8 +398,8 @@ def test_the_shipped_weights_are_as_good_as_the_committed_figure():
     )
     with open_archive(REAL) as opened:
         found = score_validation(find_right(opened, shipped, 64, {"low": 32}, runtime, 64, lambda _: None))
-    # Measured with another engine, whose sums round otherwise: a few images of 10,000 change.
-    assert found["low"]["accuracy"] == pytest.approx(committed, abs=1.5e-3)
+    # Another engine than the one it was measured with rounds sums otherwise: some images may change.
+    assert found["low"]["accuracy"] == pytest.approx(committed, abs=5e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -171,23 +171,3 @@ def compare_sizes(right: Mapping[Role, Tensor]) -> dict[str, dict[str, float]]:
 def _accuracy(right: int, count: int) -> dict[str, float]:
     interval = binomtest(right, count).proportion_ci(_CONFIDENCE, method="wilson")
     return {"accuracy": right / count, "ci_low": float(interval.low), "ci_high": float(interval.high)}
-
-
-def describe_scores(document: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> list[str]:
-    """What `Publisher.publish` found, a line for each role and for each difference."""
-    lines = [
-        f"{role} ({sizes_px[role]} px): {_percent(score['accuracy'])} % {_interval(score)}"
-        for role, score in document["validation"].items()
-    ]
-    for name, difference in document["differences"].items():
-        points = f"{100 * difference['value']:+.2f} points {_interval(difference)}"
-        lines.append(f"{name.replace('_', ' ')}: {points}")
-    return lines
-
-
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"[{_percent(estimate['ci_low'])}, {_percent(estimate['ci_high'])}]"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
