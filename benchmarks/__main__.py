@@ -12,6 +12,7 @@ import click
 import torch
 from torch import Tensor
 
+from benchmarks.anatomy import dissect
 from benchmarks.extraction import (
     compare_bare,
     compare_scales,
@@ -85,14 +86,10 @@ def measure_extraction(
 
 
 def dissect_all(weights: Weights, sizes_px: dict[Role, int], canvases: Tensor) -> dict[str, Any]:
-    """By engine and precision; empty where the engine does not tell the time of its parts."""
-    from benchmarks.anatomy import TOLD, dissect
-
+    """By engine and precision."""
     found: dict[str, Any] = {}
     for precision in runnable_precisions():
         runtime = fastest(precision)
-        if runtime.backend not in TOLD:
-            continue
         name = f"{runtime.backend} {precision}"
         click.echo(f"anatomy: {name}")
         bench, _ = build_bench(weights, sizes_px, runtime, canvases)
@@ -177,8 +174,7 @@ def main(
         memory,
         lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
-    if anatomy := dissect_all(random_weights(model), sizes_px, canvases[:count]):
-        measured["anatomy"] = anatomy
+    measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
             amounts = tuple(int(scale) for scale in scales.split(","))

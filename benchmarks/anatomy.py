@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.kernels import PRODUCTS, ask_torch
 from pipeline.cascade import Bench
+from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
 from pipeline.engines.native.clock import PARTS, ClockedEngine
 from pipeline.engines.native.units import UNITS
@@ -20,9 +22,11 @@ from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.params.model import Role
 from pipeline.params.runtime import Precision
-from pipeline.profile import count_flops
+from pipeline.profile import count_flops, time_batches
+from pipeline.runtime import synchronize
 
-_PRODUCT = 2048
+# Width of the products that show the peak, by kind of device.
+_PRODUCT = {"cpu": 2048, "cuda": 8192}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _WINDOWS = 12
 _WARM_UPS = 20
@@ -30,8 +34,8 @@ _WARM_UPS = 20
 _LOWS = 9
 _ROUNDS = 60
 _KINDS = {
-    "FullyConnected": "products",
-    "Convolution": "products",
+    "FullyConnected": PRODUCTS,
+    "Convolution": PRODUCTS,
     "Subgraph": "attention, sums",
     "ScaledDotProductAttention": "attention, sums",
     "Softmax": "attention, sums",
@@ -40,39 +44,50 @@ _KINDS = {
 MOVES = "moves, casts"
 CALLS = "calls"
 _TURN = 20
-# Engines that tell the time of their parts.
-TOLD = (*UNITS, "openvino")
 
 
 def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
-    """Of an engine of `TOLD`, in the bench's precision; host canvases uint8 (N, 3, S, S)."""
-    ask = _ask_openvino if bench.runtime.backend == "openvino" else _ask_native
+    """Of the bench's engine, in its precision; host canvases uint8 (N, 3, S, S).
+
+    Engines of our own and OpenVINO's tell the time of their parts; of the others torch's profiler does.
+    """
+    backend = bench.runtime.backend
+    ask = _ask_openvino if backend == "openvino" else _ask_native if backend in UNITS else ask_torch
     roles: dict[Role, dict[str, Any]] = {role: ask(bench, role, canvases) for role in ("low", "high")}
     peak = _peak_of_torch(bench)
     for role, found in roles.items():
         size_px = bench.sizes_px[role]
         found["gflop"] = count_flops(FusedViT(bench.weights, size_px, None), size_px) / 1e9
         # A product of the engine itself may be faster than torch's.
-        peak = max(peak, 1e3 * found["gflop"] / found["parts_ms"]["products"])
+        if products_ms := found["parts_ms"][PRODUCTS]:
+            peak = max(peak, 1e3 * found["gflop"] / products_ms)
     for found in roles.values():
         found["least_ms"] = 1e3 * found["gflop"] / peak
+    specs: dict[Role, Spec] = {role: bench.spec(role) for role in roles}
+    for role, by_size in time_batches(specs, bench.batch_size).items():
+        roles[role]["batch_ms_per_image"] = {str(size): value for size, value in by_size.items()}
     return {"peak_gflop_per_s": peak, **roles, "changing_ms": _time_changes(bench, canvases)}
 
 
 def _peak_of_torch(bench: Bench) -> float:
     """GFLOP/s, in the numbers that the engine multiplies: values of two planes take three products."""
     precision: Precision = bench.runtime.precision
-    unit = UNITS.get(bench.runtime.backend)
+    unit, device = UNITS.get(bench.runtime.backend), bench.runtime.device
     if unit is not None and unit.layouts[precision].planes == 2:
-        return measure_peak("bfloat16") / 3
-    return measure_peak(precision)
+        return measure_peak("bfloat16", device) / 3
+    return measure_peak(precision, device)
 
 
-def measure_peak(precision: Precision) -> float:
+def measure_peak(precision: Precision, device: torch.device) -> float:
     """GFLOP/s of torch's product of two large square matrices, in its fastest window."""
-    left, right = (torch.randn(_PRODUCT, _PRODUCT).to(_DTYPES[precision]) for _ in range(2))
-    taken_s = [_seconds(lambda: left @ right) for _ in range(_WINDOWS)]
-    return 2 * _PRODUCT**3 / min(taken_s) / 1e9
+    width = _PRODUCT[device.type]
+    left, right = (torch.randn(width, width, device=device).to(_DTYPES[precision]) for _ in range(2))
+
+    def multiply() -> None:
+        left @ right
+        synchronize(device)
+
+    return 2 * width**3 / min(_seconds(multiply) for _ in range(_WINDOWS)) / 1e9
 
 
 def _ask_native(bench: Bench, role: Role, canvases: Tensor) -> dict[str, Any]:

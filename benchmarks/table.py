@@ -33,6 +33,8 @@ def format_bench(measured: Document) -> str:
             *_anatomy_rows(measured["anatomy"]),
         ]
         parts += ["", *_changes(measured["anatomy"]), ""]
+        batches = _batch_rows(measured["anatomy"])
+        parts += ["**A pass in batches: ms per image, by the size of the batch**", "", *batches, ""]
     parts += ["**Goals, as ratios within this run**", "", *_goal_rows(measured["goals"]), ""]
     if any("ceiling" in goal for goal in measured["goals"].values()):
         parts += [CEILINGS, ""]
@@ -108,6 +110,20 @@ def _anatomy_rows(anatomy: Document) -> list[str]:
 
     kinds = roles[0][1]["parts_ms"]
     return _table(("engine", "pass", *kinds, "products at the peak", "peak over pass"), rows())
+
+
+def _batch_rows(anatomy: Document) -> list[str]:
+    roles = {f"{name}, {role}": found[role] for name, found in anatomy.items() for role in ("low", "high")}
+    by_size = {
+        name: {"1": found["pass_ms"], **dict(reversed(found["batch_ms_per_image"].items()))}
+        for name, found in roles.items()
+    }
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, costs in by_size.items():
+            yield name, *(milliseconds(value) for value in costs.values())
+
+    return _table(("engine", *next(iter(by_size.values()))), rows())
 
 
 def _changes(anatomy: Document) -> Iterator[str]:

@@ -10,6 +10,7 @@ import torch
 from benchmarks import anatomy
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtimes
+from benchmarks.kernels import kind_of
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.backends import why_not
@@ -111,12 +112,19 @@ def test_the_table_shows_every_system_and_goal():
 ANATOMY = {
     "openvino float32": {
         "peak_gflop_per_s": 300.0,
-        "low": {"gflop": 0.6, "least_ms": 2.0, "pass_ms": 4.0, "parts_ms": {"products": 3.0, "norms": 1.0}},
+        "low": {
+            "gflop": 0.6,
+            "least_ms": 2.0,
+            "pass_ms": 4.0,
+            "parts_ms": {"products": 3.0, "norms": 1.0},
+            "batch_ms_per_image": {"8": 2.5, "2": 3.5},
+        },
         "high": {
             "gflop": 3.0,
             "least_ms": 10.0,
             "pass_ms": 12.5,
             "parts_ms": {"products": 11.0, "norms": 1.5},
+            "batch_ms_per_image": {"8": 11.5, "2": 12.0},
         },
         "changing_ms": {"low after high": 5.0},
     }
@@ -132,10 +140,12 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
     table = format_bench(measured | {"goals": goals})
     assert "| openvino float32, high | 12.50 | 11.00 | 1.50 | 10.00 | 80 % |" in table
     assert "an answer takes low after high 5.00 ms" in table
+    assert "| engine | 1 | 2 | 8 |" in table
+    assert "| openvino float32, low | 4.00 | 3.50 | 2.50 |" in table
     assert "| 4.000 | ≥ 3.5 | yes | 4.67 |" in table
 
 
-@pytest.mark.parametrize("backend", UNITS)
+@pytest.mark.parametrize("backend", [*UNITS, "eager"])
 def test_the_parts_of_a_pass_make_up_its_time(backend, monkeypatch):
     monkeypatch.setattr(anatomy, "_ROUNDS", 2)
     if why_not(backend, torch.device("cpu"), "float32"):
@@ -150,6 +160,27 @@ def test_the_parts_of_a_pass_make_up_its_time(backend, monkeypatch):
         assert sum(found["parts_ms"].values()) == pytest.approx(found["pass_ms"])
         assert min(found["parts_ms"].values()) >= 0
         assert 0 < found["least_ms"] < found["pass_ms"]
+        assert min(found["batch_ms_per_image"].values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("ampere_sgemm_32x128_tn", "products"),
+        ("void cublasLt::splitKreduce_kernel<32, 16, int, float>", "products"),
+        ("nvjet_tst_64x8_64x16_4x1_v_bz_TNT", "products"),
+        ("aten::mkldnn_convolution", "products"),
+        ("fmha_cutlassF_f32_aligned_64x64_rf_sm80", "attention"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+        ("void at::native::vectorized_layer_norm_kernel<float, float>", "norms"),
+        ("triton_per_fused_add_native_layer_norm_4", "norms"),
+        ("Memcpy HtoD (Pageable -> Device)", "moves, resize"),
+        ("triton_poi_fused_convert_element_type_gelu_6", "GELU, sums"),
+        ("aten::gelu", "GELU, sums"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel, kind):
+    assert kind_of(kernel) == kind
 
 
 def test_products_are_those_of_the_fused_graph():
