@@ -10,7 +10,7 @@ import numpy as np
 
 # Before thingsvision: it loads TensorFlow, after which triton's LLVM crashes the process.
 from pipeline.params.model import ModelParams
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, TracedViT, load_weights
+from pipeline.vit import TracedViT, load_weights
 
 np.AxisError = np.exceptions.AxisError  # NumPy 2 moved what thingsvision 2.7 reads at import.
 
@@ -30,7 +30,7 @@ def main(files: str, out: str, size_px: int) -> None:
         [
             transforms.Resize((size_px, size_px)),
             transforms.ToTensor(),
-            transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
+            transforms.Normalize(*weights.normalisation),
         ]
     )
 

@@ -15,7 +15,8 @@ from torchvision import transforms
 
 from benchmarks.usual import HookedViT
 from pipeline.params.model import ModelParams
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, load_weights
+from pipeline.vit import load_weights
+from pipeline.zoo import IMAGENET
 
 NATIVE_PX, BATCH, WORKERS = 64, 64, 2
 
@@ -29,7 +30,7 @@ class Files(Dataset[torch.Tensor]):
             [
                 transforms.Resize((size_px, size_px)),
                 transforms.ToTensor(),
-                transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
+                transforms.Normalize(*IMAGENET),
             ]
         )
 

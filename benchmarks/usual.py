@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from pipeline.cascade import NEEDS, Answers, PolicyName
 from pipeline.params.model import Role
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, Weights
+from pipeline.vit import Weights
 
 
 class HookedViT:
@@ -60,7 +60,7 @@ class UsualWay:
                 [
                     transforms.Resize((size_px, size_px)),
                     transforms.ToTensor(),
-                    transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
+                    transforms.Normalize(*weights.normalisation),
                 ]
             )
             for role, size_px in sizes_px.items()

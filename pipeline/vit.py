@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +17,12 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pipeline.architecture import ARCHITECTURES, Architecture
+from pipeline.architecture import Architecture
 from pipeline.errors import PipelineError
 from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams
+from pipeline.zoo import IMAGENET, Network, Normalisation, find_network
 
-# Mean and standard deviation of ImageNet's pixels in 0..1, channel order RGB.
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
-# What a checkpoint's metadata says of its pixels, and is checked against.
-NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 # Names of what one image size has to itself, and of what it takes the place of: see `own_name`.
 _OWN = re.compile(r"(pos_embed|head)_(\d+)px((?:\.\w+)?)")
 
@@ -45,7 +41,8 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A state dict of the architecture; `classes` are the wnids in logit order, None where unknown.
+    """A state dict of the architecture; `classes` are the wnids in logit order, None where unknown, and
+    `normalisation` is that of the pixels.
 
     Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size and
     `head_<size>px.weight` and `.bias` its classifier; other sizes get `pos_embed` resampled, and `head`.
@@ -55,6 +52,7 @@ class Weights:
     state: Mapping[str, Tensor]
     classes: tuple[str, ...] | None
     sha256: str
+    normalisation: Normalisation = IMAGENET
 
 
 class TracedViT(nn.Module):
@@ -67,8 +65,8 @@ class TracedViT(nn.Module):
         super().__init__()
         self.vit = weights.architecture.build(size_px)
         self.vit.load_state_dict(_at_size(weights.state, size_px, self.vit))
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255)
+        for name, values in weights.normalisation._asdict().items():
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Pass:
@@ -86,10 +84,12 @@ class TracedViT(nn.Module):
 
 def load_weights(params: ModelParams, native_px: int) -> Weights:
     """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
-    architecture = ARCHITECTURES[params.name]
+    network = find_network(params.name)
     if params.weights == "random":
-        return draw_weights(architecture, params.seed, native_px)
-    return _read_weights(find_outside(params.weights), architecture)
+        return replace(
+            draw_weights(network.architecture, params.seed, native_px), normalisation=network.normalisation
+        )
+    return _read_weights(find_outside(params.weights), network)
 
 
 def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weights:
@@ -117,7 +117,8 @@ def _at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) 
     return {**shared, **own}
 
 
-def _read_weights(path: Path, architecture: Architecture) -> Weights:
+def _read_weights(path: Path, network: Network) -> Weights:
+    """What the file says of itself goes before what its name tells; it may have other classes."""
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
@@ -128,11 +129,21 @@ def _read_weights(path: Path, architecture: Architecture) -> Weights:
         ) from None
     except SafetensorError as error:
         raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
+    architecture = network.architecture
+    if (head := state.get("head.weight")) is not None and head.ndim == 2:
+        architecture = replace(architecture, classes=len(head))
     # First what it says of itself, which explains more than a shape that differs.
-    _check_metadata(metadata, architecture, path)
+    _check_architecture(metadata, architecture, path)
     _check_state(state, architecture, path)
-    classes = metadata.get("classes")
-    return Weights(architecture, state, tuple(json.loads(classes)) if classes else None, _digest(state))
+    known = network.classes if architecture == network.architecture else None
+    classes = json.loads(metadata["classes"]) if "classes" in metadata else known
+    return Weights(
+        architecture,
+        state,
+        tuple(classes) if classes else None,
+        _digest(state),
+        _read_normalisation(metadata, path) or network.normalisation,
+    )
 
 
 def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: Path) -> None:
@@ -156,15 +167,27 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
             )
 
 
-def _check_metadata(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
+def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
     """A checkpoint may say nothing of itself; what it says must be so."""
-    for name, expected in (("architecture", asdict(architecture)), ("normalisation", NORMALISATION)):
-        found = metadata.get(name)
-        if found is not None and json.loads(found) != expected:
-            raise PipelineError(
-                f"model.weights: {path} says {name} {found}, expected {json.dumps(expected)}; "
-                "set model.name to what it says, or use a checkpoint of this model"
-            )
+    found, expected = metadata.get("architecture"), asdict(architecture)
+    if found is not None and json.loads(found) != expected:
+        raise PipelineError(
+            f"model.weights: {path} says architecture {found}, expected {json.dumps(expected)}; "
+            "set model.name to what it says, or use a checkpoint of this model"
+        )
+
+
+def _read_normalisation(metadata: Mapping[str, str], path: Path) -> Normalisation | None:
+    if (text := metadata.get("normalisation")) is None:
+        return None
+    found = json.loads(text)
+    read = Normalisation(*(tuple(map(float, found.get(name, ()))) for name in Normalisation._fields))
+    if [len(values) for values in read] != [3, 3] or min(read.std) <= 0:
+        raise PipelineError(
+            f"model.weights: {path} says normalisation {text}; expected mean and std, three numbers each, "
+            "std above 0"
+        )
+    return read
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

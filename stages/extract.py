@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.engines.base import TRANSFORM, Spec
+from pipeline.engines.base import Spec, describe_transform
 from pipeline.engines.build import build_engine
 from pipeline.extract import extract
 from pipeline.files import sha256_of, write_json
@@ -64,7 +64,7 @@ def _fingerprint(
         "trace_states": weights.architecture.depth + 1,
         "weights_sha256": weights.sha256,
         "classes": weights.classes and list(weights.classes),
-        "transform": TRANSFORM,
+        "transform": describe_transform(weights.normalisation),
         "precision": runtime.precision,
         "backend": runtime.backend,
         "images_sha256": sha256_of(images),

@@ -7,7 +7,7 @@ import click
 
 from pipeline.cascade import Bench
 from pipeline.embeddings import measure_proxy
-from pipeline.engines.base import TRANSFORM
+from pipeline.engines.base import describe_transform
 from pipeline.files import read_json, sha256_of, write_csv, write_json
 from pipeline.machine import current_commit
 from pipeline.measure import read_sample
@@ -73,7 +73,7 @@ def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     )
     running = {
         "weights_sha256": weights.sha256,
-        "transform": TRANSFORM,
+        "transform": describe_transform(weights.normalisation),
         # Not the backend: at one precision they agree to rounding, and replay counts decisions that differ.
         "precision": runtime.precision,
         "low_px": sizes.low,

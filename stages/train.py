@@ -10,7 +10,7 @@ from typing import Any
 import click
 import torch
 
-from pipeline.architecture import ARCHITECTURES, Architecture
+from pipeline.architecture import Architecture
 from pipeline.archive import Archive, open_archive
 from pipeline.card import describe_scores
 from pipeline.files import write_csv, write_json
@@ -24,6 +24,7 @@ from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.publish import Publisher
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
+from pipeline.zoo import find_network
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress, show_share
 
@@ -46,7 +47,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
-    architecture = ARCHITECTURES[model.name]
+    architecture = find_network(model.name).architecture
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
     with open_archive(archive) as opened:

@@ -99,9 +99,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     write_archive(Path("a.zip"))
-    write_weights(
-        Path("old.safetensors"), weights().architecture, weights().state, ["n1", "n2"], {"run": {"steps": 7}}
-    )
+    write_weights(Path("old.safetensors"), weights(), ["n1", "n2"], {"run": {"steps": 7}})
     return tmp_path
 
 
@@ -150,7 +148,7 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
     ],
 )
 def test_what_heads_cannot_be_fitted_to_is_refused_and_nothing_written(files, setting, message):
-    write_weights(Path("other.safetensors"), weights().architecture, weights().state, ["n1", "n3"], {})
+    write_weights(Path("other.safetensors"), weights(), ["n1", "n3"], {})
     done = heads(setting)
     assert done.exit_code == 1
     assert message in done.output

@@ -351,7 +351,7 @@ def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
 def test_a_checkpoint_says_what_it_is_and_is_refused_where_it_is_not(tmp_path):
     state = TrainableViT(STATIC, SIZES_PX, 0.0).to_state()
     path = tmp_path / "made.safetensors"
-    write_weights(path, STATIC, state, ["n01"], {"seed": 3})
+    write_weights(path, Weights(STATIC, state, None, ""), ["n01"], {"seed": 3})
     read = load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
     assert read.classes == ("n01",)
     torch.testing.assert_close(read.state["pos_embed_48px"], state["pos_embed_48px"].half().float())

@@ -19,9 +19,8 @@ from pipeline.params.runtime import Precision
 from pipeline.proxies import Proxy
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
+from pipeline.zoo import IMAGENET, Normalisation
 
-# How a canvas becomes the input of a role; part of every fingerprint.
-TRANSFORM = "bilinear antialiased resize of uint8, then ImageNet mean and std"
 # Largest error against eager float32 that an engine may have: of logits, embedding and trace as a share of
 # their largest value, so that one number fits models of any scale.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -39,6 +38,13 @@ class Spec:
     size_px: int
     runtime: Runtime
     proxy: Proxy | None = None
+
+
+def describe_transform(normalisation: Normalisation) -> str:
+    """How a canvas becomes the input of a role; part of every fingerprint."""
+    mean, std = normalisation
+    pixels = "ImageNet mean and std" if normalisation == IMAGENET else f"mean {mean} and std {std}"
+    return f"bilinear antialiased resize of uint8, then {pixels}"
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,7 @@ Role = Literal["low", "mid", "high"]
 
 
 class ModelParams(Section):
-    name: Literal["static_vit", "static_vit_local", "vit_base_patch16"]
+    name: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)]
 

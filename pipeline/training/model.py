@@ -8,7 +8,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
-from pipeline.vit import PIXEL_MEAN, PIXEL_STD, own_name
+from pipeline.vit import own_name
+from pipeline.zoo import IMAGENET
 
 # Compiled once for each image size and mode; the count is shared by all blocks.
 _MOST_COMPILATIONS = 64
@@ -51,8 +52,8 @@ class TrainableViT(nn.Module):
                 for size_px in self.sizes_px[:-1]
             }
         )
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255)
+        for name, values in IMAGENET._asdict().items():
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> Tensor:
         position, cls_token = self.position(images.shape[-1]), self.vit.cls_token

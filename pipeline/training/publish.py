@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from scipy.stats import binomtest, norm
 from torch import Tensor
 
-from pipeline.architecture import Architecture
 from pipeline.archive import Archive
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
@@ -25,7 +24,7 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import Runtime
 from pipeline.training.data import TrainingData
 from pipeline.training.heads import fit_heads, to_state
-from pipeline.vit import NORMALISATION, Weights, load_weights
+from pipeline.vit import Weights, load_weights
 
 _CONFIDENCE = 0.95
 _SIGMAS = float(norm.ppf(0.5 + _CONFIDENCE / 2))
@@ -59,7 +58,7 @@ class Publisher:
             weights = replace(weights, state={**weights.state, **added})
             about = {**about, "heads": document["heads"]}
         classes = [wnid for wnid, _ in self.archive.classes]
-        write_weights(path, weights.architecture, weights.state, classes, about)
+        write_weights(path, weights, classes, about)
         written = self.model.model_copy(update={"weights": str(path)})
         with self.show("validation", len(self.sizes_px) * len(self.archive.labelled)) as advance:
             right = find_right(
@@ -95,23 +94,19 @@ class Publisher:
         return to_state(heads), account
 
 
-def write_weights(
-    path: Path,
-    architecture: Architecture,
-    state: Mapping[str, Tensor],
-    classes: list[str],
-    about: Mapping[str, Any],
-) -> None:
+def write_weights(path: Path, weights: Weights, classes: list[str], about: Mapping[str, Any]) -> None:
     """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON."""
     described = {
-        "architecture": asdict(architecture),
-        "normalisation": NORMALISATION,
+        "architecture": asdict(weights.architecture),
+        "normalisation": weights.normalisation._asdict(),
         "classes": classes,
         **about,
     }
     metadata = {name: json.dumps(value) for name, value in described.items()}
     with whole_file(path) as temporary:
-        save_file({name: value.half().contiguous() for name, value in state.items()}, temporary, metadata)
+        save_file(
+            {name: value.half().contiguous() for name, value in weights.state.items()}, temporary, metadata
+        )
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""What `model.name` may say: the project's own networks, and timm's that are built as those are."""
+
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from pipeline.architecture import ARCHITECTURES, Architecture
+from pipeline.errors import PipelineError
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of pixels in 0..1, channel order RGB."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Network(NamedTuple):
+    """What a name alone tells of weights; classes (wnids in logit order) is None where it does not."""
+
+    architecture: Architecture
+    normalisation: Normalisation
+    classes: tuple[str, ...] | None
+
+
+def find_network(name: str) -> Network:
+    """Of the project's own, or of timm: the name of a model, with or without the tag of its weights.
+
+    Raises PipelineError where nothing has that name, or timm builds it otherwise than a plain ViT.
+    """
+    if name in ARCHITECTURES:
+        return Network(ARCHITECTURES[name], IMAGENET, None)
+    if not timm.is_model(name):
+        known = [*ARCHITECTURES, *timm.list_models(["*vit*", "deit*"])]
+        near = get_close_matches(name, known)
+        hint = f"did you mean {near[0]}?" if near else "use a name of timm's, such as deit_tiny_patch16_224"
+        raise PipelineError(f"model.name: neither this project nor timm has a model {name!r}; {hint}")
+    model: Any = _build(name)
+    pixels = Normalisation(*(tuple(model.pretrained_cfg[key]) for key in Normalisation._fields))
+    return Network(_describe(model, name), pixels, _list_classes(model, name))
+
+
+def _build(name: str) -> nn.Module:
+    """Without memory for its weights."""
+    plain, _, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in tags:
+        raise PipelineError(f"model.name: timm knows no weights {tag!r} of {plain}; it has {', '.join(tags)}")
+    with torch.device("meta"):
+        return timm.create_model(name)
+
+
+def _list_classes(model: Any, name: str) -> tuple[str, ...] | None:
+    """A tag says which weights these are, and so what their classes mean."""
+    subset = infer_imagenet_subset(model.pretrained_cfg) if "." in name else None
+    return tuple(ImageNetInfo(subset).label_names()) if subset else None  # type: ignore[no-untyped-call]
+
+
+def _describe(model: Any, name: str) -> Architecture:
+    """The architecture that builds the very same modules."""
+    if not isinstance(model, VisionTransformer):
+        raise _refusal(name, "it is no VisionTransformer of timm's")
+    if not model.num_classes:
+        raise _refusal(name, "it has no classifier")
+    block: Any = model.blocks[0]
+    shape = Architecture(
+        name,
+        model.patch_embed.patch_size[0],
+        model.embed_dim,
+        len(model.blocks),
+        block.attn.num_heads,
+        model.num_classes,
+    )
+    with torch.device("meta"):
+        plain = shape.build(model.patch_embed.img_size[0])
+    for theirs, ours in zip(_list_parts(model), _list_parts(plain), strict=False):
+        if theirs != ours:
+            raise _refusal(name, f"it has {theirs} where a plain one has {ours}")
+    return shape
+
+
+def _list_parts(model: nn.Module) -> list[str]:
+    """Its modules as they print themselves, then its parameters with their shapes."""
+    modules = [line.strip() for line in repr(model).splitlines()]
+    return modules + [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
+
+
+def _refusal(name: str, reason: str) -> PipelineError:
+    return PipelineError(
+        f"model.name: {name} is no plain ViT: {reason}; use one such as deit_small_patch16_224 or "
+        "vit_small_patch16_224 (class token, learned positions, no layer scale), or of this project "
+        f"{', '.join(ARCHITECTURES)}"
+    )

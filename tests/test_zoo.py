@@ -1,0 +1,86 @@
+"""Models of timm's, taken by their names."""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from pipeline.engines.base import describe_transform
+from pipeline.errors import PipelineError
+from pipeline.params.model import ModelParams
+from pipeline.vit import TracedViT, load_weights
+from pipeline.zoo import IMAGENET, Normalisation, find_network
+
+NAME = "vit_tiny_patch16_224"
+HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def load(path, name=NAME):
+    return load_weights(ModelParams(name=name, weights=str(path), seed=0), 224)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return timm.create_model(NAME, num_classes=7).eval()
+
+
+def test_a_model_of_timms_answers_as_timm_does(model, tmp_path):
+    """Its weights as timm's hub has them, its classes the file's, its normalisation that of the name."""
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    found = TracedViT(load(tmp_path / "w.safetensors"), 224)(images).logits
+    torch.testing.assert_close(found, model(images.float() / 127.5 - 1), atol=1e-4, rtol=1e-4)
+    assert found.shape == (2, 7)
+
+
+def test_a_tag_says_what_the_classes_are(tmp_path):
+    tagged = find_network("deit_tiny_patch16_224.fb_in1k")
+    assert len(tagged.classes) == 1000
+    assert tagged.classes[0] == "n01440764"
+    assert tagged.normalisation == IMAGENET
+    assert find_network(NAME).classes is None
+
+
+def test_other_classes_than_the_tags_are_not_taken_for_them(model, tmp_path):
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    assert load(tmp_path / "w.safetensors", f"{NAME}.augreg_in21k_ft_in1k").classes is None
+
+
+def test_what_a_file_says_of_its_pixels_goes_before_its_name(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(model.state_dict(), path)
+    assert load(path).normalisation == HALF
+    said = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.3]}
+    save_file(model.state_dict(), path, {"normalisation": json.dumps(said)})
+    assert load(path).normalisation == Normalisation((0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("said", [{"mean": [0.5]}, {"mean": [0.5] * 3, "std": [0.0, 1.0, 1.0]}])
+def test_a_normalisation_that_is_none_is_refused(model, tmp_path, said):
+    save_file(model.state_dict(), tmp_path / "w.safetensors", {"normalisation": json.dumps(said)})
+    with pytest.raises(PipelineError, match="three numbers each, std above 0"):
+        load(tmp_path / "w.safetensors")
+
+
+def test_another_normalisation_is_another_transform():
+    assert describe_transform(IMAGENET).endswith("then ImageNet mean and std")
+    assert describe_transform(HALF) != describe_transform(IMAGENET)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deit_tiny_patch16_223", "did you mean deit_tiny_patch16_224"),
+        ("deit_tiny_patch16_224.mine", "no weights 'mine' of deit_tiny_patch16_224; it has fb_in1k"),
+        ("nothing at all", "use a name of timm's"),
+        ("resnet18", "it is no VisionTransformer of timm's"),
+        ("deit3_small_patch16_224", r"it has \(ls1\): LayerScale\(\) where a plain one has"),
+        ("vit_base_patch16_224.mae", "it has no classifier"),
+    ],
+)
+def test_what_is_no_plain_vit_is_refused_with_the_reason(name, message):
+    with pytest.raises(PipelineError, match=message):
+        find_network(name)
