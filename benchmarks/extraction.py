@@ -1,7 +1,7 @@
 """Extraction side by side: ours against the engine's bare forward pass, and against what people use today.
 
-`timm` is the usual way: a DataLoader over JPEG files (PIL), forward hooks, `.npy` files. thingsvision and
-clip-retrieval run where a Python that has them is named; clip-retrieval keeps the last embedding only.
+`timm` is the usual way: a DataLoader over JPEG files (PIL), forward hooks, `.npy` files. thingsvision runs
+where a Python that has it is named.
 Every measured run is a process of its own, so that none finds another's memory or threads.
 """
 
@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
+from pipeline.architecture import ARCHITECTURES
 from pipeline.engines.base import Engine, Spec
 from pipeline.engines.build import build_engine
 from pipeline.params.model import Role
@@ -22,6 +25,7 @@ from pipeline.reader import read_batches
 from pipeline.runtime import Runtime, synchronize
 from pipeline.tables import read_fingerprint, read_table, write_table
 from pipeline.tally import Tally
+from pipeline.vit import draw_weights
 from pipeline.writer import Shard
 
 BATCH = 64
@@ -30,7 +34,6 @@ BARE_SECONDS = 8.0
 LEAST_S = 20.0
 COLUMNS = ["image_id", "split", "wnid", "label", "jpeg"]
 SHARD = 1024
-SCALES = (1_000, 10_000, 100_000)
 
 
 def repeat_images(source: Path, path: Path, count: int) -> Path:
@@ -64,35 +67,48 @@ def time_bare_forward(engine: Engine, canvas_px: int) -> float:
     return passes * engine.batch_size / (time.perf_counter() - started_s)
 
 
-def run_ours(images: Path, role: Role, folder: Path, runtime: Runtime, batch_size: int) -> dict[str, Any]:
-    """What `adaptive-vit extract` itself says of a run."""
-    settings = {
-        "runtime.device": str(runtime.device),
-        "runtime.backend": runtime.backend,
-        "runtime.precision": runtime.precision,
-        "runtime.batch_size": batch_size,
-        "model.weights": "random",
-    }
-    command = [sys.executable, "-m", "stages.extract", role, "--images", str(images)]
-    command += ["--embeddings", str(folder), "--metrics", str(folder)]
-    command += [f"--set={key}={value}" for key, value in settings.items()]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    measured: dict[str, Any] = json.loads((folder / f"{role}.json").read_text(encoding="utf-8"))
-    return measured
+@dataclass(frozen=True)
+class Ours:
+    """Extraction with random weights of a model, at the sizes of its roles; in batches of `BATCH`."""
+
+    model: str
+    sizes_px: Mapping[Role, int]
+    runtime: Runtime
+
+    def spec(self, role: Role) -> Spec:
+        weights = draw_weights(ARCHITECTURES[self.model], 0, self.sizes_px["high"])
+        return Spec(weights, self.sizes_px["high"], self.sizes_px[role], self.runtime)
+
+    def extract(self, images: Path, role: Role, folder: Path) -> dict[str, Any]:
+        """What `adaptive-vit extract` itself says of a run."""
+        settings = {
+            "model.name": self.model,
+            "model.weights": "random",
+            **{f"resolutions.{name}": size_px for name, size_px in self.sizes_px.items()},
+            "runtime.device": str(self.runtime.device),
+            "runtime.backend": self.runtime.backend,
+            "runtime.precision": self.runtime.precision,
+            "runtime.batch_size": BATCH,
+        }
+        command = [sys.executable, "-m", "stages.extract", role, "--images", str(images)]
+        command += ["--embeddings", str(folder), "--metrics", str(folder)]
+        command += [f"--set={key}={value}" for key, value in settings.items()]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        measured: dict[str, Any] = json.loads((folder / f"{role}.json").read_text(encoding="utf-8"))
+        return measured
 
 
-def compare_bare(
-    role: Role, spec: Spec, batch_size: int, source: Path, least: int, folder: Path
-) -> dict[str, float]:
-    """Ours against the bare forward pass before and after it, at the same batch.
+def compare_bare(ours: Ours, role: Role, source: Path, least: int, folder: Path) -> dict[str, float]:
+    """Ours against the bare forward pass of the same model before and after it, at the same batch.
 
     Of at least so many images of `source`, over and over, and of more where those take no `LEAST_S`.
     """
-    engine = build_engine(spec, batch_size)
+    spec = ours.spec(role)
+    engine = build_engine(spec, BATCH)
     before = time_bare_forward(engine, spec.canvas_px)
     count = max(least, int(LEAST_S * before))
     images = repeat_images(source, folder / "images.parquet", count)
-    extraction = run_ours(images, role, folder, spec.runtime, batch_size)
+    extraction = ours.extract(images, role, folder)
     after = time_bare_forward(engine, spec.canvas_px)
     rate, bare = extraction["total"]["images_per_s"], (before + after) / 2
     alone_ms = time_decoding(images, spec.canvas_px) + time_writing(engine, folder / "alone.parquet")
@@ -101,7 +117,7 @@ def compare_bare(
         "ceiling": 1 / (1 + bare * alone_ms / 1e3 / spec.runtime.threads),
         "decode_and_write_ms": alone_ms,
         "images": count,
-        "batch_size": batch_size,
+        "batch_size": BATCH,
         "bare_forward_images_per_s": bare,
         "bare_forward_spread": abs(before - after) / bare,
         "extraction_images_per_s": rate,
@@ -129,13 +145,13 @@ def time_writing(engine: Engine, path: Path) -> float:
 
 
 def compare_scales(
-    source: Path, folder: Path, runtime: Runtime, batch_size: int, scales: tuple[int, ...] = SCALES
+    ours: Ours, source: Path, folder: Path, scales: tuple[int, ...]
 ) -> dict[str, dict[str, float]]:
     """Rate and peak memory of the low extraction at each number of images."""
     found = {}
     for count in scales:
         images = repeat_images(source, folder / f"{count}.parquet", count)
-        run = run_ours(images, "low", folder / str(count), runtime, batch_size)
+        run = ours.extract(images, "low", folder / str(count))
         found[str(count)] = {
             "images_per_s": run["total"]["images_per_s"],
             "peak_memory_mb": run["peak_memory_mb"],

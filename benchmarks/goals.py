@@ -92,8 +92,8 @@ def _ceilings(inference: Document, anatomy: Document) -> dict[str, float]:
         found[usual_over(name)] = _mean(usual, "adaptive") / adaptive_ms
         found[eager_over(name)] = _mean(eager, "static_high") / parts["high"]["least_ms"]
         found[usual_high_over(name)] = _mean(usual, "static_high") / adaptive_ms
-        for role in ("low", "high"):
-            same = single[f"eager {name.split()[1]}"]
+        same = single.get(f"eager {name.split()[1]}")
+        for role in ("low", "high") if same else ():
             found[captured_over(role, name)] = _mean(same, f"static_{role}") / parts[role]["least_ms"]
     return found
 
@@ -111,7 +111,7 @@ def _gpu_goals(inference: Document) -> dict[str, tuple[float, float, bool]]:
         captured, eager = f"cudagraph {precision}", f"eager {precision}"
         if captured not in single:
             continue
-        for role in ("low", "high"):
+        for role in ("low", "high") if eager in single else ():
             ratio = _mean(single[eager], f"static_{role}") / _mean(single[captured], f"static_{role}")
             goals[captured_over(role, captured)] = (ratio, 3.0, False)
         ratio = _mean(offline[captured], "static_high") / _mean(offline[captured], "adaptive")
@@ -153,13 +153,11 @@ def _extraction_goals(extraction: Document) -> dict[str, tuple[float, float, boo
                 2.5,
                 False,
             )
-    first, *_, last = extraction["scale"].values()
-    goals["peak memory, most images over fewest"] = (
-        last["peak_memory_mb"] / first["peak_memory_mb"],
-        1.10,
-        True,
-    )
-    goals["rate, most images over fewest"] = (last["images_per_s"] / first["images_per_s"], 0.95, False)
+    runs = list(extraction["scale"].values())
+    if len(runs) > 1:
+        memory, rate = (runs[-1][key] / runs[0][key] for key in ("peak_memory_mb", "images_per_s"))
+        goals["peak memory, most images over fewest"] = (memory, 1.10, True)
+        goals["rate, most images over fewest"] = (rate, 0.95, False)
     return goals
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.usual import UsualWay, as_picture
+from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.backends import BACKENDS, why_not
-from pipeline.cascade import NEEDS, Answers, Bench, PolicyName
+from pipeline.cascade import Bench
 from pipeline.measure import choose_batches, run_block
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role

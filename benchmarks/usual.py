@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from pipeline.cascade import NEEDS, Answers, PolicyName
+from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.params.model import Role
 from pipeline.vit import Weights
 

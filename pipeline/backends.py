@@ -1,19 +1,20 @@
 """Which backends this machine can run, and what is missing for the others."""
 
 import importlib.util
+from typing import get_args
 
 import torch
 
 from pipeline.compiler import NEEDED, find_compiler
 from pipeline.errors import PipelineError
-from pipeline.params.runtime import Precision
+from pipeline.params.runtime import Backend, Precision
 
 # Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
 PREFERENCE = {
     "cuda": ("cudagraph", "compile", "eager"),
     "cpu": ("amx", "avx2", "openvino", "compile", "eager"),
 }
-BACKENDS = ("eager", "amx", "avx2", "openvino", "compile", "cudagraph")
+BACKENDS = tuple(name for name in get_args(Backend) if name != "auto")
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
 
 

@@ -59,7 +59,10 @@ def is_below(values: Floats, limit: float, confidence: float) -> bool:
 
 
 def mean_bound(values: Floats, confidence: float) -> float:
-    """The least limit that the mean of values (N,) of -1 to 1 is proved to keep."""
+    """The least limit that the mean of values (N,) of -1 to 1 is proved to keep.
+
+    Of a threshold fixed beforehand; of one that the same values chose, only its limit is promised.
+    """
     low, high = -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -82,7 +85,7 @@ def _bets(shares: Floats, share: float, confidence: float) -> Floats:
 
 
 def _count_needed(lost: Floats, alpha: float, confidence: float) -> int | None:
-    """About how many images would do if they went on as these do; None where no number would."""
+    """About how many images would do if they went on as these do; None where MOST_IMAGES would not."""
 
     def would_do(count: int) -> bool:
         return is_below(np.resize(lost, count), alpha, confidence)

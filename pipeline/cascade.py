@@ -6,13 +6,13 @@ Every call starts with canvases on the host and ends with answers on the host; t
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.engines.base import Engine, Spec, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
@@ -20,27 +20,12 @@ from pipeline.policy import Policy, decide, decide_one, proxy_of
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
 
-PolicyName = Literal["static_low", "static_mid", "static_high", "adaptive"]
-# The engines that each policy runs, in the order in which results are shown.
-NEEDS: Mapping[PolicyName, tuple[Role, ...]] = {
-    "static_low": ("low",),
-    "static_mid": ("mid",),
-    "static_high": ("high",),
-    "adaptive": ("low", "high"),
-}
-
-
-class Answers(NamedTuple):
-    """top1 (N,) int64 class indices and escalated (N,) booleans, in the order of the input."""
-
-    top1: NDArray[np.int64]
-    escalated: NDArray[np.bool_]
-
 
 class Cascade:
     """The engines by role, each running batches of its own size, and the policy that links low and high.
 
-    deadline_ms: longest that an escalated image waits for others to fill its batch; None: until the end.
+    deadline_ms: longest that an escalated image waits for others to fill its batch, looked at after every
+    low batch; None: until the end.
     """
 
     def __init__(
@@ -135,7 +120,7 @@ class _Waiting:
         self.room = low.batch_size + high.batch_size - 1
         self.canvases: Tensor | None = None
         self.rows: list[int] = []
-        self.since_s = 0.0
+        self.since_s = self.added_s = 0.0
 
     def waited_ms(self) -> float:
         """How long the first of them has waited; 0 where none does."""
@@ -147,8 +132,9 @@ class _Waiting:
             return
         if self.canvases is None:
             self.canvases = batch.new_empty((self.room, *batch.shape[1:]))
+        self.added_s = time.perf_counter()
         if not self.rows:
-            self.since_s = time.perf_counter()
+            self.since_s = self.added_s
         first = len(self.rows)
         self.rows.extend((start + chosen).tolist())
         into = self.canvases[first : len(self.rows)]
@@ -174,4 +160,4 @@ class _Waiting:
             with one_torch_thread():
                 rest = self.canvases[count : count + len(self.rows)].clone()
                 self.canvases[: len(rest)].copy_(rest)
-            self.since_s = time.perf_counter()
+            self.since_s = self.added_s  # A full batch is run at once, so what is left came last.

@@ -29,10 +29,11 @@ class Certificate:
     """threshold: in score units, ALWAYS_ESCALATE where none could be certified.
 
     harmful: harmed images among the `images` that certified, at this threshold or, where none was certified,
-    at the first one tried. risk_bound: upper bound of the risk at `confidence`. tested: thresholds
-    tried, the one that failed included. needed_images: how many would certify the first threshold if
-    harm went on as observed; None where certified, or where no number would do. helped: images that staying
-    low puts right, which rule accuracy_drop weighs against the harmed; None where they do not count.
+    at the first one tried. risk_bound: upper bound of the risk at `confidence`, had this threshold been fixed
+    beforehand; these images chose it, so that only `alpha` is promised. tested: thresholds tried, the one
+    that failed included. needed_images: how many would certify the first threshold if harm went on as
+    observed; None where certified, or where not even MOST_IMAGES would do. helped: images that staying low
+    puts right, which rule accuracy_drop weighs against the harmed; None where they do not count.
     """
 
     threshold: float
@@ -58,6 +59,17 @@ def describe_ground(certificate: Mapping[str, Any]) -> str:
     helped = certificate.get("helped")
     balance = "" if helped is None else f" and {helped:,} helped"
     return f"{certificate['harmful']:,} harmed{balance} of {certificate['images']:,} images"
+
+
+def describe_remedy(certificate: Mapping[str, Any]) -> str:
+    """How many images would certify the first threshold, of one that was not certified."""
+    if certificate["needed_images"]:
+        return f"about {certificate['needed_images']:,} would do"
+    balance = certificate["harmful"] - (certificate.get("helped") or 0)
+    # Below the limit enough images always pass; the search only ends before them.
+    if balance < certificate["alpha"] * certificate["images"]:
+        return f"more than {MOST_IMAGES:,} would be needed"
+    return "no number of images would do"
 
 
 def list_candidates(scores: Floats) -> Floats:
@@ -93,13 +105,16 @@ def certify(
 
 
 def risk_bound(harmful: int, images: int, confidence: float) -> float:
-    """Exact one-sided upper bound of a share (Clopper and Pearson 1934)."""
+    """Exact one-sided upper bound of a share (Clopper and Pearson 1934), of a threshold fixed beforehand."""
     return 1.0 if harmful == images else float(beta.ppf(confidence, harmful + 1, images - harmful))
 
 
 def count_needed(harmful: int, images: int, alpha: float, confidence: float) -> int | None:
-    """The least number of images of which the share `harmful / images` would pass; None where none does."""
-    counts = np.arange(max(images, 1), MOST_IMAGES)
+    """The least number of images of which the share `harmful / images` would pass.
+
+    None where more than MOST_IMAGES would be needed; a share of `alpha` or more passes with no number.
+    """
+    counts = np.arange(max(images, 1), MOST_IMAGES + 1)
     expected = np.floor(counts * (harmful / max(images, 1)))
     passing = np.flatnonzero(binom.cdf(expected, counts, alpha) <= 1 - confidence)
     return int(counts[passing[0]]) if len(passing) else None

@@ -18,7 +18,7 @@ def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
         ("backend", _joined(environment, "backend")),
         ("precision", _joined(environment, "precision")),
         ("batch", _joined(environment, "batch_size")),
-        ("resolutions", f"low {sizes_px.get('low', DASH)} px, high {sizes_px.get('high', DASH)} px"),
+        ("resolutions", ", ".join(f"{role} {size_px} px" for role, size_px in sizes_px.items()) or DASH),
         ("images", _image_counts(metrics.fit)),
         ("weights", _weights(environment)),
         (

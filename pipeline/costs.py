@@ -1,4 +1,4 @@
-"""Measured costs hold for the engine that they were measured with, and for no other."""
+"""Measured costs hold for the conditions that they were measured under, and for no others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,19 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 
-def check_engine(profile: Mapping[str, Any], backend: str, precision: str, where: Path) -> None:
-    """Raise PipelineError where metrics/profile.json was measured with another engine."""
-    for key, value in (("backend", backend), ("precision", precision)):
-        if profile.get(key) != value:
-            raise PipelineError(
-                f"{where}: measured with {key} {profile.get(key)}, this run has {value}; "
-                "run adaptive-vit profile under the same settings"
-            )
+def check_costs(
+    profile: Mapping[str, Any], running: Mapping[str, Any], sizes_px: Mapping[str, int], where: Path
+) -> None:
+    """Raise PipelineError where metrics/profile.json was measured under other conditions, or at other sizes.
+
+    running: such as backend, precision, threads and processor, by the names that the profile has them under.
+    """
+    found = {key: profile.get(key) for key in running}
+    pixels = {role: profile.get(role, {}).get("size_px") for role in sizes_px}
+    for theirs, ours in ((found, running), (pixels, sizes_px)):
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise PipelineError(
+                    f"{where}: measured with {key} {theirs[key]}, this run has {value}; "
+                    "run adaptive-vit profile under the same settings"
+                )

@@ -1,12 +1,13 @@
 """How good an order of escalation is: the curve against random and oracle, and its bootstrap interval.
 
 The curve's y is the captured share: the oracle's sum over the escalated images over its sum over all.
-Random escalation captures the share it escalates, so its area is one half.
+Random escalation captures the share it escalates, so its area is one half. No order among tied scores is
+better than another: every statistic is the mean over all of them.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +27,25 @@ class Interval(NamedTuple):
 
 def escalated_first(scores: Floats) -> NDArray[np.intp]:
     """Indices by falling score, NaN first; ties by position."""
-    return np.argsort(np.where(np.isnan(scores), -np.inf, -scores), kind="stable")
+    return np.argsort(_ranked(scores), kind="stable")
+
+
+def capture(scores: Floats, gains: NDArray[Any]) -> Floats:
+    """(N + 1,): the sum of gains (N,) over the n largest scores, n from 0; in a tie, each its mean."""
+    order = escalated_first(scores)
+    ends = np.concatenate([[0], _tie_ends(scores, order)])
+    sums = np.concatenate([[0], np.cumsum(gains[order])])
+    return np.asarray(np.interp(np.arange(len(sums)), ends, sums[ends]))
 
 
 def agreement_curve(scores: Floats, agree: Bools, rates: Floats) -> Floats:
     """Agreement with always-high when the share `rates` (R,) with the largest scores is escalated."""
-    agreeing = np.cumsum(np.concatenate([[0], agree[escalated_first(scores)]]))
-    counts = np.round(rates * len(agree)).astype(int)
-    return np.asarray((counts + agreeing[-1] - agreeing[counts]) / len(agree))
+    return accuracy_curve(scores, agree, np.ones_like(agree), rates)
 
 
 def accuracy_curve(scores: Floats, low: Bools, high: Bools, rates: Floats) -> Floats:
     """Accuracy (R,) when the share `rates` (R,) with the largest scores takes high's answer."""
-    gained = np.cumsum(np.concatenate([[0], (high.astype(int) - low)[escalated_first(scores)]]))
+    gained = capture(scores, high.astype(int) - low)
     return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
 
 
@@ -96,13 +103,10 @@ def area_gain(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
 def area_over_random(scores: Floats, oracle: Floats, weights: Floats) -> Floats:
     """(R,): the area under the score's curve less one half; weights (R, N): how often an image counts."""
     order = escalated_first(scores)
-    means = _tied_means(scores, oracle)[order]
-    ordered = np.take(weights, order, axis=1)
-    before = np.cumsum(ordered, axis=1)
-    total = before[:, -1].copy()
-    before -= ordered / 2
+    ordered, values = np.take(weights, order, axis=1), oracle[order]
+    before = _weight_before(ordered, _tie_ends(scores, order))
     before *= ordered
-    return 0.5 - ratio(before @ means, total * (ordered @ means))
+    return 0.5 - ratio(before @ values, ordered.sum(axis=1) * (ordered @ values))
 
 
 def ratio(of: Floats, over: Floats) -> Floats:
@@ -111,7 +115,24 @@ def ratio(of: Floats, over: Floats) -> Floats:
         return np.asarray(of / over)
 
 
-def _tied_means(scores: Floats, oracle: Floats) -> Floats:
-    """The oracle averaged over images of one score: no order among ties is better than another."""
-    _, group = np.unique(scores, return_inverse=True)
-    return np.asarray((np.bincount(group, oracle) / np.bincount(group))[group])
+def _weight_before(ordered: Floats, ends: NDArray[np.intp]) -> Floats:
+    """(R, N): the weight escalated when half of an image's ties are, itself among them.
+
+    Of weights, not of images, so that a resample averages over its own ties.
+    """
+    reached = np.take(np.cumsum(ordered, axis=1), ends - 1, axis=1)
+    reached /= 2
+    halfway = reached.copy()
+    halfway[:, 1:] += reached[:, :-1]
+    return np.repeat(halfway, np.diff(ends, prepend=0), axis=1)
+
+
+def _tie_ends(scores: Floats, order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(G,): in the order of escalation, the position behind the last image of each score."""
+    ordered = _ranked(scores)[order]
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
+
+
+def _ranked(scores: Floats) -> Floats:
+    """What is escalated first is smallest, and NaN ties with NaN."""
+    return np.where(np.isnan(scores), -np.inf, -scores)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.engines.base import Answer, Engine, join
+from pipeline.engines.base import Answer, Engine, Spec, join
+from pipeline.engines.build import build_engine
 from pipeline.errors import PipelineError
 from pipeline.reader import Batch, read_batches, run_ahead
 from pipeline.tables import count_rows, read_fingerprint
@@ -23,7 +24,12 @@ from pipeline.writer import ShardWriter
 def find_finished(
     folder: Path, fingerprint: Mapping[str, Any], total: int, shard_images: int
 ) -> dict[int, int]:
-    """Shards of an earlier, killed run: number to rows. One that does not fit is an error, not an input."""
+    """Shards of an earlier, killed run: number to rows. One that does not fit is an error, not an input.
+
+    What that run was writing when it was killed is deleted.
+    """
+    for unfinished in folder.glob(".part-*.tmp"):
+        unfinished.unlink()
     finished = {}
     for path in sorted(folder.glob("part-*.parquet")):
         shard, rows = int(path.stem.partition("-")[2]), count_rows(path)
@@ -85,17 +91,31 @@ def _forward(engine: Engine, batch: Batch, tally: Tally) -> Answer:
 
 def _halve(tally: Tally, error: Exception) -> None:
     """Halve the batch after an out-of-memory error; anything else, or a batch of one, is raised."""
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)
-    if not is_memory:
-        raise error
-    if tally.batch_size == 1:
-        raise PipelineError(
-            "out of memory at a batch of one image; use a machine with more memory"
-        ) from error
-    tally.batch_size //= 2
+    tally.batch_size = half_of(tally.batch_size, error)
     tally.out_of_memory_halvings += 1
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def half_of(batch_size: int, error: Exception) -> int:
+    """A batch that may fit where `error` says that one of `batch_size` does not; raises what says else."""
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)
+    if not is_memory:
+        raise error
+    if batch_size == 1:
+        raise PipelineError(
+            "out of memory at a batch of one image; use a machine with more memory"
+        ) from error
+    return batch_size // 2
+
+
+def build_within_memory(spec: Spec, batch_size: int) -> Engine:
+    """The engine for batches of `batch_size`, or of the first of its halvings that there is memory for."""
+    try:
+        return build_engine(spec, batch_size)
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        smaller = half_of(batch_size, error)
+    return build_within_memory(spec, smaller)
 
 
 def extract(
@@ -110,11 +130,18 @@ def extract(
 ) -> Tally:
     """Write `folder`/part-*.parquet for all rows of `images`; whole shards found there are kept.
 
+    batch_size: asked for; the engine's is smaller where memory was short.
+
     Raises PipelineError naming image and layer where a value is NaN or infinite.
     """
     started_s = time.perf_counter()
     finished = find_finished(folder, fingerprint, count_rows(images), shard_images)
-    tally = Tally(batch_size=batch_size, resumed_images=sum(finished.values()))
+    fitting = min(batch_size, engine.batch_size)
+    tally = Tally(
+        batch_size=fitting,
+        resumed_images=sum(finished.values()),
+        out_of_memory_halvings=round(np.log2(batch_size / fitting)),
+    )
     on_progress(tally.resumed_images)
     batches = read_batches(images, set(finished), canvas_px, batch_size, shard_images, tally)
     with ShardWriter(folder, fingerprint, shard_images, tally) as writer:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.measured import Document, Metrics
+from pipeline.timing import FEWEST_BLOCKS
 from pipeline.wording import DASH, Grid, interval_of, milliseconds, number, percent, times, words
 
 SCENARIOS = {
@@ -101,6 +102,11 @@ def describe_speed(scenario: Document) -> list[str]:
             f"Speed-up over static high: {_speedup(scenario)}",
             f"Ideal bound: {bound}; {overhead}; within the bound: {within}",
         ]
+    if scenario.get("blocks", FEWEST_BLOCKS) < FEWEST_BLOCKS:
+        lines.append(
+            f"The intervals are of {number(scenario['blocks'], 0)} blocks alone, and so too narrow; "
+            "replay more images"
+        )
     lines.append(
         "Stable: yes"
         if is_stable(scenario)

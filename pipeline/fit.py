@@ -24,11 +24,12 @@ from pipeline.certify import (
     certify,
     describe_ground,
     describe_promise,
+    describe_remedy,
     draw_order,
     list_candidates,
     set_apart,
 )
-from pipeline.costs import check_engine
+from pipeline.costs import check_costs
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
@@ -172,11 +173,9 @@ def _event(rule: ThresholdParams, samples: pl.DataFrame) -> str:
 
 
 def _explain_failure(certificate: Mapping[str, Any]) -> str:
-    needed = certificate["needed_images"]
-    remedy = f"about {needed:,} would do" if needed else "no number of images would do"
     return (
         f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
-        f"all are escalated; at this rate {remedy}. Every image is escalated"
+        f"all are escalated; at this rate {describe_remedy(certificate)}. Every image is escalated"
     )
 
 
@@ -195,7 +194,8 @@ def read_costs(path: Path, made_for: Mapping[str, Any]) -> Costs:
     Raises PipelineError where they were measured with another engine than the embeddings.
     """
     profile = read_json(path)
-    check_engine(profile, made_for["backend"], made_for["precision"], path)
+    running = {key: made_for[key] for key in ("backend", "precision")}
+    check_costs(profile, running, {"low": made_for["low_px"], "high": made_for["high_px"]}, path)
     return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))
 
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cascade import PolicyName
-from pipeline.deferral import accuracy_curve, agreement_curve
+from pipeline.answers import PolicyName
+from pipeline.deferral import accuracy_curve
+from pipeline.policy import escalate
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats
 
+# What is asked for; ties may leave some of these out of reach.
 RATES = np.linspace(0, 1, 51)
 # Orders in which images could be escalated; a cascade has only the first.
 ORDERS = ("proxy", "random", "oracle")
@@ -36,18 +38,18 @@ class Prices(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One replay of N images. agree: low with high, (N,).
+    """One replay of N images. agree: by policy (N,), with static high.
 
     correct: by policy (N,), empty where the model does not know the classes.
     """
 
     prices: Prices
-    agree: Bools
+    agree: Mapping[PolicyName, Bools]
     correct: Mapping[PolicyName, Bools]
 
 
 class Frontier(NamedTuple):
-    """columns: of metrics/plots/frontier.csv, a row for each of RATES. knee: its row's numbers, or None."""
+    """columns: of metrics/plots/frontier.csv, a row for each rate in reach. knee: its numbers, or None."""
 
     columns: dict[str, list[float | None]]
     knee: dict[str, float] | None
@@ -60,24 +62,51 @@ def draw_frontier(outcome: Outcome, scores: Floats, oracle: Floats) -> Frontier:
     accuracy or, without labels, in agreement. The knee lies furthest above the line from end to end
     (Satopaa et al. 2011).
     """
-    latency_ms = outcome.prices.at(RATES)
-    columns: dict[str, Any] = {
-        "escalation_rate": RATES,
-        "threshold": [_finite(at_rate(scores, rate)) for rate in RATES],
-        "latency_ms": latency_ms,
-        **_curves("agreement", *_agreement(outcome, scores, oracle)),
-    }
-    quality = "agreement"
+    rates, thresholds = _reach(scores)
+    latency_ms = outcome.prices.at(rates)
+    curves = _draw_curves("agreement", outcome.agree, (scores, oracle), rates)
     if outcome.correct:
-        columns |= _curves("accuracy", *_accuracy(outcome, scores, oracle))
-        quality = "accuracy"
-    reached = columns[f"{quality}_proxy"]
-    columns["pareto"] = _undominated(latency_ms, reached, _statics(outcome, quality)).astype(int)
+        curves |= _draw_curves("accuracy", outcome.correct, (scores, oracle), rates)
+    reached = curves["accuracy_proxy" if outcome.correct else "agreement_proxy"]
     at = _find_knee(latency_ms, reached)
-    columns["knee"] = [int(row == at) for row in range(len(RATES))]
+    columns: dict[str, Any] = {
+        "escalation_rate": rates,
+        "threshold": [_finite(threshold) for threshold in thresholds],
+        "latency_ms": latency_ms,
+        **curves,
+        "pareto": _undominated(latency_ms, reached, _statics(outcome)).astype(int),
+        "knee": [int(row == at) for row in range(len(rates))],
+    }
     listed = {name: [_number(value) for value in values] for name, values in columns.items()}
-    if at is None:
-        return Frontier(listed, None)
+    return Frontier(listed, None if at is None else _describe(listed, at))
+
+
+def _reach(scores: Floats) -> tuple[Floats, Floats]:
+    """Rates (R,), rising, and the thresholds (R,) that escalate them; fewer than RATES where scores tie.
+
+    A tie is escalated whole or not at all, so a rate that would cut it is replaced by what its threshold
+    escalates; one that is off by no more than half an image stands.
+    """
+    thresholds = np.array([at_rate(scores, rate) for rate in RATES])
+    escalated = np.array([escalate(scores, threshold).mean() for threshold in thresholds])
+    tied = np.abs(escalated - RATES) > 0.5 / len(scores) + 1e-12
+    rates = np.where(tied, escalated, RATES)
+    _, rows = np.unique(rates.round(9), return_index=True)
+    return rates[rows], thresholds[rows]
+
+
+def _draw_curves(
+    name: str, right: Mapping[PolicyName, Bools], orders: tuple[Floats, Floats], rates: Floats
+) -> dict[str, Floats]:
+    """By column, the share of `right` answers at the rates (R,); orders: scores and oracle."""
+    low, high = right["static_low"], right["static_high"]
+    proxy, oracle = (accuracy_curve(order, low, high, rates) for order in orders)
+    random = low.mean() + rates * (high.mean() - low.mean())
+    return {f"{name}_{order}": curve for order, curve in zip(ORDERS, (proxy, random, oracle), strict=True)}
+
+
+def _describe(listed: Mapping[str, list[float | None]], at: int) -> dict[str, float]:
+    """One row, by the names that metrics have."""
     shown = {
         "escalation_rate": "escalation_rate",
         "threshold": "threshold",
@@ -86,33 +115,15 @@ def draw_frontier(outcome: Outcome, scores: Floats, oracle: Floats) -> Frontier:
         "accuracy_proxy": "accuracy",
     }
     row = {shown[name]: values[at] for name, values in listed.items() if name in shown}
-    return Frontier(listed, {name: value for name, value in row.items() if value is not None})
+    return {name: value for name, value in row.items() if value is not None}
 
 
-def _agreement(outcome: Outcome, scores: Floats, oracle: Floats) -> tuple[Floats, Floats, Floats]:
-    share = outcome.agree.mean()
-    by_order = (agreement_curve(order, outcome.agree, RATES) for order in (scores, oracle))
-    proxy, best = by_order
-    return proxy, share + RATES * (1 - share), best
-
-
-def _accuracy(outcome: Outcome, scores: Floats, oracle: Floats) -> tuple[Floats, Floats, Floats]:
-    low, high = outcome.correct["static_low"], outcome.correct["static_high"]
-    proxy, best = (accuracy_curve(order, low, high, RATES) for order in (scores, oracle))
-    return proxy, low.mean() + RATES * (high.mean() - low.mean()), best
-
-
-def _curves(name: str, *curves: Floats) -> dict[str, Floats]:
-    return {f"{name}_{order}": curve for order, curve in zip(ORDERS, curves, strict=True)}
-
-
-def _statics(outcome: Outcome, quality: str) -> list[tuple[float, float]]:
-    """(milliseconds, quality) of the static policies whose quality is known."""
-    if quality == "agreement":
-        known = {"static_low": float(outcome.agree.mean()), "static_high": 1.0}
-    else:
-        known = {name: float(right.mean()) for name, right in outcome.correct.items() if name != "adaptive"}
-    return [(outcome.prices.latency_ms[name], value) for name, value in known.items()]
+def _statics(outcome: Outcome) -> list[tuple[float, float]]:
+    """(milliseconds, accuracy or, without labels, agreement) of the static policies."""
+    right = outcome.correct or outcome.agree
+    return [
+        (outcome.prices.latency_ms[name], float(right[name].mean())) for name in right if name != "adaptive"
+    ]
 
 
 def _undominated(latency_ms: Floats, quality: Floats, others: list[tuple[float, float]]) -> Bools:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cascade import NEEDS, Answers, Bench, Cascade, PolicyName
+from pipeline.answers import NEEDS, Answers, PolicyName
+from pipeline.cascade import Bench, Cascade
 from pipeline.engines.base import Engine, halvings
 from pipeline.images import decode_canvas
 from pipeline.memory import peak_memory_mb

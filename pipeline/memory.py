@@ -20,7 +20,8 @@ def peak_memory_mb(work: Callable[[], None], device: torch.device) -> float | No
     """Growth of memory while `work` builds what it needs and runs, in MB (1e6 bytes).
 
     CUDA: the allocator's peak. CPU: the resident set's peak in a process of its own, so `work` must be
-    picklable; None where the system does not tell it (elsewhere than on Linux, and in some containers).
+    picklable; None where the system does not tell it (elsewhere than on Linux, and in some containers)
+    or ends the process. Raises what `work` raises.
     """
     if device.type == "cuda":
         return _on_cuda(work, device)
@@ -52,25 +53,34 @@ def _in_process(work: Callable[[], None]) -> float | None:
     child = context.Process(target=_report, args=(work, sender))
     child.start()
     sender.close()
-    try:
-        peak_mb: float | None = receiver.recv()
-    except EOFError:
-        return None
-    finally:
-        child.join()
-    return peak_mb
+    with receiver:
+        try:
+            found: float | Exception | None = receiver.recv()
+        except EOFError:
+            found = None
+        finally:
+            child.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _report(work: Callable[[], None], sender: Connection) -> None:
+    try:
+        sender.send(_measure(work))
+    except Exception as error:
+        sender.send(error)
+
+
+def _measure(work: Callable[[], None]) -> float | None:
     return_freed_memory()
     try:
         _RESET.write_text("5")  # The peak so far is that of loading.
     except OSError:  # Not allowed in every container.
-        sender.send(None)
-        return
+        return None
     before_mb = _status_mb("VmRSS")
     work()
-    sender.send(_status_mb("VmHWM") - before_mb)
+    return _status_mb("VmHWM") - before_mb
 
 
 def _status_mb(key: str) -> float:

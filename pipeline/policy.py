@@ -28,7 +28,8 @@ class Policy:
 
     threshold: in score units. calibration: knots from score to expected oracle (see `calibration`).
     made_for: weights digest, sizes, transform, precision and backend that the proxy was measured with.
-    certificate: of rule `risk` (see `certify`), with the digests of the images that learned and certified.
+    certificate: of the rules that promise (see `certify`), with the digests of the images that learned and
+    certified.
     coefficients: of proxy `learned`, empty for the others.
     """
 

@@ -95,11 +95,14 @@ def time_batches(specs: Mapping[Role, Spec], batch_size: int) -> dict[Role, dict
     engines = {role: build_engine(spec, batch_size) for role, spec in specs.items()}
     sizes = [size for size in halvings(batch_size) if size > 1]
     taken: dict[Role, dict[int, list[float]]] = {role: {size: [] for size in sizes} for role in engines}
+    # Made beforehand: torch fills them with threads that then look for more on the engine's cores.
+    images = {
+        role: engine.upload(_images(batch_size, specs[role].canvas_px)) for role, engine in engines.items()
+    }
     for _ in range(_BATCH_ROUNDS + 1):
         for role, engine in engines.items():
             for size in sizes:
-                images = engine.upload(_images(size, specs[role].canvas_px))
-                taken[role][size].append(_run_ms(engine, images) / size)
+                taken[role][size].append(_run_ms(engine, images[role][:size]) / size)
     # The first round warms up.
     return {
         role: {size: float(np.median(values[1:])) for size, values in by_size.items()}

@@ -16,8 +16,8 @@ from pipeline.deferral import (
     accuracy_curve,
     agreement_curve,
     area_over_random,
+    capture,
     draw_weights,
-    escalated_first,
     percentile_interval,
     ratio,
     resample,
@@ -119,7 +119,8 @@ def selective_risk(scores: Floats, wrong: NDArray[np.bool_]) -> dict[str, float]
 
     The mean over coverages of the share of wrong answers among those kept, and among all.
     """
-    kept_wrong = np.cumsum(wrong[escalated_first(scores)[::-1]])
+    # From one image kept, as all but one are escalated, to all kept.
+    kept_wrong = wrong.sum() - capture(scores, wrong)[-2::-1]
     coverage = np.arange(1, len(wrong) + 1)
     return {"aurc": float((kept_wrong / coverage).mean()), "augrc": float((kept_wrong / len(wrong)).mean())}
 

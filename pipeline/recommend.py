@@ -40,7 +40,8 @@ class Recommendation:
     proxy: whose scores; threshold: in their units. quality: accuracy or, without labels, agreement with
     always-high.
     calibration_drop and drop: quality lost against always-high, on the images that chose and on the others.
-    risk_bound: exact upper bound of P(stays low and is harmed) at the confidence asked for.
+    risk_bound: exact upper bound of P(stays low and is harmed) at the confidence asked for. tried: proxies
+    among which this one was chosen.
     """
 
     proxy: str
@@ -55,6 +56,7 @@ class Recommendation:
     harmful: int
     images: int
     risk_bound: float
+    tried: int
 
 
 class _Choice(NamedTuple):
@@ -96,7 +98,7 @@ def recommend(
     latency_ms = float(prices.at(np.array([rate]))[0])
     harmful = int((harmed_if_low(judged) & ~escalated).sum())
     high = judged["high_correct"].to_numpy().mean() if has_labels(samples) else 1.0
-    drop = _interval(losses[~learns] * ~escalated, confidence, resamples, seed)
+    drop = interval_of_mean(losses[~learns] * ~escalated, confidence, resamples, seed)
     return Recommendation(
         proxy=proxy,
         threshold=threshold,
@@ -110,7 +112,16 @@ def recommend(
         harmful=harmful,
         images=len(judged),
         risk_bound=risk_bound(harmful, len(judged), confidence),
+        tried=len(scores),
     )
+
+
+def confidence_each(confidence: float, tried: int) -> float:
+    """What to certify a proxy at, so that `confidence` holds for it though it was chosen among `tried`.
+
+    Bonferroni: the images that certify also chose, so that a proxy looks good partly by their chance.
+    """
+    return confidence if tried == 1 else 1 - (1 - confidence) / tried
 
 
 def _order(choice: _Choice, limits: Limits) -> tuple[float, float]:
@@ -135,7 +146,7 @@ def _allows(limits: Limits, choice: _Choice) -> bool:
     return cheap and (limits.drop is None or choice.drop <= limits.drop)
 
 
-def _interval(losses: Floats, confidence: float, resamples: int, seed: int) -> Interval:
-    """Of the mean, by a percentile bootstrap over images."""
+def interval_of_mean(losses: Floats, confidence: float, resamples: int, seed: int) -> Interval:
+    """Of losses (N,), by a percentile bootstrap over images."""
     weights = draw_weights(len(losses), resamples, seed)
     return percentile_interval(resample(lambda part: part @ losses / len(losses), weights), confidence)

@@ -6,7 +6,7 @@ They cost what the adaptive policy costs, so only their answers are compared.
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cascade import Answers
+from pipeline.answers import Answers
 
 Booleans = NDArray[np.bool_]
 

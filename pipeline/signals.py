@@ -65,6 +65,8 @@ def _say_lead(order: Sequence[str], against: Document) -> str:
     side = "NOT outside"
     if lead["ci_low"] > 0:
         side = "outside"
+    elif lead["ci_high"] < 0:
+        side = "behind, outside"
     elif lead["value"] <= 0:
         side = "behind, and not outside"
     shown = _interval(lead, signed=True)
@@ -77,10 +79,6 @@ def _say_lead(order: Sequence[str], against: Document) -> str:
 def describe_headroom(oracle: str, single: str, found: Headroom) -> list[str]:
     """One paragraph, below the tables of the signals."""
     gain, lead = _interval(found.gain._asdict()), _interval(found.difference._asdict(), signed=True)
-    verdict = (
-        "there is more in these features than a weighted sum takes"
-        if found.difference.ci_low > 0
-        else f"a larger model finds no more in these features than `{single}` shows"
-    )
+    more = "more" if found.difference.ci_low > 0 else "no more"
     text = f"What could be had: boosted trees on the features of `learned` gain {gain} on {oracle}"
-    return ["", f"{text}; less {single}: {lead}. So {verdict}."]
+    return ["", f"{text}; less {single}: {lead}. So these trees find {more} in them than `{single}` shows."]

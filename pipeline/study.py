@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
+from pipeline.deferral import Interval
+from pipeline.errors import PipelineError
 from pipeline.fit import Fitted
 from pipeline.frontier import Prices
-from pipeline.judge import has_labels
+from pipeline.judge import column, has_labels, losses_if_low
 from pipeline.params.fit import FitParams, OracleName, ThresholdParams
-from pipeline.policy import score
-from pipeline.recommend import Limits, Recommendation, recommend
+from pipeline.policy import escalate, score
+from pipeline.recommend import Limits, Recommendation, interval_of_mean, recommend
 from pipeline.results import piped
 from pipeline.timing import Floats
 from pipeline.wording import DASH, Grid, milliseconds, number, percent, times
@@ -131,30 +134,81 @@ def describe_limits(
     return ["", *piped(Grid(header, tuple(rows)))]
 
 
+def mark_mid(samples: pl.DataFrame, answers: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFrame:
+    """The samples with `mid_right`: whether static mid gives the expected answer; null where not replayed.
+
+    answers and expected: image_id and top1, a class index; expected is the truth or, without labels, high's.
+    Raises PipelineError where no evaluation image was replayed.
+    """
+    both = answers.join(expected, on="image_id", suffix="_expected", validate="1:1")
+    right = both.select("image_id", mid_right=pl.col("top1") == pl.col("top1_expected"))
+    marked = samples.join(right, on="image_id", how="left", validate="1:1", maintain_order="left")
+    if not _replayed(marked).any():
+        raise PipelineError("the replay holds no answers of static mid on these images; replay again")
+    return marked
+
+
+def _replayed(samples: pl.DataFrame) -> pl.Series:
+    """(N,) The evaluation images that static mid answered."""
+    return (samples["split"] == "evaluation") & samples["mid_right"].is_not_null()
+
+
 def describe_mid(
-    samples: pl.DataFrame, signals: Sequence[Signal], prices: Prices, mid: Document, params: FitParams
+    samples: pl.DataFrame, signals: Sequence[Signal], prices: Prices, params: FitParams
 ) -> list[str]:
-    """What each signal reaches for what static mid costs."""
-    cost_ms = mid["latency_ms"]["mean"]
-    header = ("policy", "ms per image", "escalated", "reached", "lost against high, points")
-    rows = []
-    ahead = []
+    """What each signal reaches for what static mid costs, held against it; samples: as `mark_mid` leaves."""
+    cost_ms = prices.latency_ms["static_mid"]
+    header = (
+        "policy",
+        "ms per image",
+        "escalated",
+        "reached",
+        "lost against high, points",
+        "static mid ahead by, points",
+    )
+    rows, leads = [], {}
     for signal in signals:
         found = _ask(samples, signal, prices, params, Limits(latency_ms=cost_ms))
         if found is None:
             continue
+        lead = leads[signal.name] = lead_of_mid(samples, signal, found.threshold, params)
         shown = (milliseconds(found.latency_ms), percent(found.escalation_rate), percent(found.reached))
-        rows.append((signal.name, *shown, _points(found.drop._asdict())))
-        if found.reached > mid[found.quality]:
-            ahead.append(signal.name)
+        rows.append((signal.name, *shown, _points(found.drop._asdict()), _points(lead._asdict())))
+    answered = samples.filter(_replayed(samples))
+    reached = percent(float(column(answered, "mid_right").mean()))
+    rows.append(("static mid", milliseconds(cost_ms), DASH, reached, DASH, DASH))
     quality = "accuracy" if has_labels(samples) else "agreement"
-    rows.append(("static mid", milliseconds(cost_ms), DASH, percent(mid[quality]), DASH))
-    verdict = (
-        f"At equal cost these are ahead of static mid in {quality}: {', '.join(ahead)}."
-        if ahead
-        else f"At equal cost static mid is ahead of every cascade of low and high in {quality}."
+    return ["", *piped(Grid(header, tuple(rows))), "", say_mid(leads, quality, len(answered))]
+
+
+def lead_of_mid(samples: pl.DataFrame, signal: Signal, threshold: float, params: FitParams) -> Interval:
+    """The share that static mid answers rightly less that of the cascade, paired by image."""
+    answered = _replayed(samples)
+    judged = samples.filter(answered)
+    low = ~escalate(signal.scores[answered.to_numpy()], threshold)
+    high = column(judged, "high_correct") if has_labels(judged) else np.ones(len(judged))
+    lead = column(judged, "mid_right") - (high - losses_if_low(judged) * low)
+    return interval_of_mean(lead, params.threshold.confidence, params.bootstrap, params.seed)
+
+
+def say_mid(leads: Mapping[str, Interval], quality: str, images: int) -> str:
+    """leads: of static mid over the cascade of each signal that was tried."""
+    if not leads:
+        return "No cascade that was tried is as cheap as static mid."
+    sides: dict[tuple[str, str], list[str]] = {}
+    for name, lead in leads.items():
+        sides.setdefault(_side(lead), []).append(name)
+    found = (
+        f"{side} {'each of these cascades' if len(sides) == 1 else ', '.join(names)}, {where} the intervals"
+        for (side, where), names in sides.items()
     )
-    return ["", *piped(Grid(header, tuple(rows))), "", verdict]
+    tried = f"Tried: {', '.join(leads)}; paired on {images:,} images."
+    return f"At equal cost, in {quality}, static mid is {'; '.join(found)}. {tried}"
+
+
+def _side(lead: Interval) -> tuple[str, str]:
+    side = "ahead of" if lead.value > 0 else "behind" if lead.value < 0 else "level with"
+    return side, "outside" if lead.ci_low > 0 or lead.ci_high < 0 else "within"
 
 
 def _ask(

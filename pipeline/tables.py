@@ -113,9 +113,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
 def iter_batches(path: Path, columns: Sequence[str], rows: int = ROW_GROUP_ROWS) -> Iterator[pa.RecordBatch]:
     """Batches of at most `rows`; memory stays that of one row group. A damaged page raises PipelineError."""
     with open_table(path) as file:
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise PipelineError(f"{path}: column {missing[0]!r} is missing; found {file.schema_arrow.names}")
+        _check_columns(path, file, columns)
         try:
             # Group by group: across groups, pyarrow's own iteration keeps more and more memory.
             for group in range(file.num_row_groups):
@@ -127,8 +125,15 @@ def iter_batches(path: Path, columns: Sequence[str], rows: int = ROW_GROUP_ROWS)
 
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     with open_table(path) as file:
+        _check_columns(path, file, columns)
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
     return pa.Table.from_batches(iter_batches(path, columns), schema=schema)
+
+
+def _check_columns(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise PipelineError(f"{path}: column {missing[0]!r} is missing; found {file.schema_arrow.names}")
 
 
 def count_rows(path: Path) -> int:

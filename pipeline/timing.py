@@ -56,6 +56,10 @@ def is_stable(latency_ms: Floats, within: float) -> bool:
     return spread([float(np.mean(part)) for part in np.array_split(latency_ms, _WINDOWS)]) <= within
 
 
+# With fewer, an interval from resampled blocks holds the truth less often than it says.
+FEWEST_BLOCKS = 10
+
+
 def bootstrap_blocks(
     statistic: Callable[[Floats], Floats], blocks: Floats, confidence: float, resamples: int, seed: int
 ) -> Estimate:

@@ -33,8 +33,8 @@ def _judge_certificate(certificate: Document, evaluation: Document) -> Verdict:
     risk = evaluation["certified_risk"]
     found = f"{percent(risk['value'])}{interval_of(risk, 'ci_low', 'ci_high', percent)}"
     return Verdict(
-        f"Certified: {promise} ({ground}, bound {percent(certificate['risk_bound'])}); "
-        f"on the evaluation images {found}.",
+        f"Certified: {promise} ({ground}; had this threshold been fixed beforehand, its bound would be "
+        f"{percent(certificate['risk_bound'])}); on the evaluation images {found}.",
         risk["ci_low"] <= certificate["alpha"],
     )
 
@@ -66,6 +66,6 @@ def _judge_agreement(evaluation: Document) -> Verdict:
     return Verdict(
         f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "
         f"{'above' if holds else 'NOT above'} random escalation's {percent(random)}{measured}; "
-        f"the oracle's is {percent(evaluation.get('oracle_agreement'))}.",
+        f"choosing by the oracle itself, {percent(evaluation.get('oracle_agreement'))}.",
         holds,
     )

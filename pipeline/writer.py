@@ -81,8 +81,8 @@ class ShardWriter:
         self.filling.add(image_ids, result)
 
     def __exit__(self, kind: object, *_rest: object) -> None:
-        if kind is None and self.filling is not None:
-            self._send(self.filling)
+        if kind is None and self.filling is not None and not self.failure:
+            self.full.put(self.filling)
         self.full.put(None)
         self.thread.join()
         if kind is None and self.failure:

@@ -43,21 +43,26 @@ class ParamsFile:
             node = node.setdefault(step, {})
             if not isinstance(node, dict):
                 raise PipelineError(f"--set {override}: {step!r} is a value, not a section")
-        node[steps[-1]] = yaml.safe_load(text)
+        node[steps[-1]] = _parse_yaml(text, f"--set {override}")
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: not found; run from the project's folder or name it with --params"
         ) from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise PipelineError(f"{path}: expected sections of key: value, found {type(document).__name__}")
     return document
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def path_option(name: str, default: str, text: str) -> Callable[[Any], Any]:

@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from pipeline.engines.base import Spec, describe_transform
-from pipeline.engines.build import build_engine
-from pipeline.extract import extract
+from pipeline.extract import build_within_memory, extract
 from pipeline.files import sha256_of, write_json
 from pipeline.memory import process_peak_mb
 from pipeline.params.extract import ExtractParams
@@ -47,7 +46,7 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
         f"{runtime.precision}, {runtime.threads} threads, batch {batch_size}"
     )
     with progress(f"extract {role}", count_rows(images), "images") as advance:
-        engine = build_engine(Spec(weights, sizes.high, getattr(sizes, role), runtime), batch_size)
+        engine = build_within_memory(Spec(weights, sizes.high, getattr(sizes, role), runtime), batch_size)
         tally = extract(images, scratch, engine, fingerprint, sizes.high, batch_size, shard_images, advance)
     _publish(scratch, embeddings / role)
     write_json(metrics / f"{role}.json", _rates(tally, runtime))
@@ -77,7 +76,8 @@ def _key(*settings: Any) -> str:
 
 def _publish(scratch: Path, folder: Path) -> None:
     """Put the whole set in place at once, and drop what earlier settings of the role left behind."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(scratch, folder)
     for stale in SCRATCH.glob(f"{folder.name}-*"):

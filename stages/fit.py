@@ -58,7 +58,8 @@ def _certificate(metrics: dict[str, Any]) -> list[str]:
         return []
     sentence = (
         f"fit: certified: {describe_promise(found)} "
-        f"({describe_ground(found)}, bound {found['risk_bound']:.4f}); "
+        f"({describe_ground(found)}; had this threshold been fixed beforehand, its bound would be "
+        f"{found['risk_bound']:.4f}); "
         f"evaluation {risk['value']:.4f} [{risk['ci_low']:.4f}, {risk['ci_high']:.4f}]"
     )
     return [sentence]

@@ -1,7 +1,9 @@
 """Fit a classifier for each resolution to weights that are trained already."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,6 +52,8 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     if model.weights == "random":
         raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
     weights = load_weights(model, sizes["high"])
+    about = read_about(find_outside(model.weights))
+    _check_held_out(about.get("recipe") or {}, values)
     show = partial(progress, unit="images")
     with open_archive(archive) as opened:
         if weights.classes not in (None, tuple(wnid for wnid, _ in opened.classes)):
@@ -60,13 +64,23 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
         publisher = Publisher(model, opened, data, sizes, runtime, runtime_params.batch_size, values, show)
-        found = publisher.publish(out, weights, read_about(find_outside(model.weights)))
+        found = publisher.publish(out, weights, about)
     if metrics is not None:
         machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
         found["heads"]["machine"] = machine
         write_json(metrics, {**(read_json(metrics) if metrics.exists() else {}), **found})
     for line in describe_scores(found, sizes):
         click.echo(line)
+
+
+def _check_held_out(recipe: Mapping[str, Any], params: TrainParams) -> None:
+    """The images held out must be those that were when the weights were trained."""
+    for name in ("seed", "holdout_per_class"):
+        if name in recipe and recipe[name] != getattr(params, name):
+            raise PipelineError(
+                f"train.{name}: {getattr(params, name)}, but the weights were trained with {recipe[name]}: "
+                "images would be held out that they have learned from; set it to that"
+            )
 
 
 if __name__ == "__main__":

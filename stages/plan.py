@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from pipeline.cascade import Bench
-from pipeline.costs import check_engine
+from pipeline.costs import check_costs
 from pipeline.files import read_json
+from pipeline.machine import describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import ReplayParams
@@ -33,7 +34,13 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     sizes = params.section("resolutions", ResolutionParams)
     runtime = resolve_runtime(options)
     found = read_json(profile)
-    check_engine(found, runtime.backend, runtime.precision, profile)
+    running = {
+        "backend": runtime.backend,
+        "precision": runtime.precision,
+        "threads": runtime.threads,
+        "processor": describe_machine()["processor"],
+    }
+    check_costs(found, running, {"low": sizes.low, "high": sizes.high}, profile)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
     cascade_px = {"low": sizes.low, "high": sizes.high}
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)

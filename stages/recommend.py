@@ -16,7 +16,7 @@ from pipeline.params.fit import FitParams, ThresholdParams
 from pipeline.params.replay import SCENARIOS
 from pipeline.policy import Policy, proxy_of, read_policy, score
 from pipeline.proxies import PROXIES
-from pipeline.recommend import Limits, Recommendation, recommend
+from pipeline.recommend import Limits, Recommendation, confidence_each, recommend
 from pipeline.samples import join_proxies
 from pipeline.tables import read_fingerprint
 from stages.common import ParamsFile, path_option, stage_command
@@ -55,13 +55,9 @@ def main(
     if max_accuracy_drop is None and max_latency_ms is None:
         raise click.UsageError("name a limit: --max-accuracy-drop POINTS, --max-latency-ms MS, or both")
     settings = params.section("fit", FitParams)
-    made = read_policy(paths["policy"])
     measured = _scenario(replay, scenario)
-    names = [*PROXIES, NAME] if proxy == ANY else [proxy or made.proxy]
-    policies = {
-        name: made if name == made.proxy else _fit(paths["low"], paths["deltas"], settings, name)
-        for name in names
-    }
+    names = [*PROXIES, NAME] if proxy == ANY else [proxy or read_policy(paths["policy"]).proxy]
+    policies = {name: _fit(paths["low"], paths["deltas"], settings, name) for name in names}
     samples = join_proxies(
         paths["low"], paths["deltas"], {name: proxy_of(policy) for name, policy in policies.items()}
     )
@@ -81,7 +77,10 @@ def main(
 
 
 def _fit(low: Path, deltas: Path, settings: FitParams, proxy: str) -> Policy:
-    """What the fit stage would make of this proxy, but for the threshold."""
+    """What the fit stage would make of this proxy, but for the threshold.
+
+    Never the policy on disk: a certified one learned from fewer images than the command that is printed does.
+    """
     rule = ThresholdParams(rule="escalation_rate", value=0.0, confidence=settings.threshold.confidence)
     changed = settings.model_copy(update={"proxy": proxy, "threshold": rule, "bootstrap": 100})
     return fit(read_samples(low, deltas, changed), changed, read_fingerprint(deltas)).policy
@@ -124,19 +123,27 @@ def _lines(
         *lines.splitlines(),
         *_against_mid(found, measured),
         f"  set it: dvc exp run {_settings(found, policy)}",
-        *_promise(found, policy, limits),
+        *_promise(found, confidence, limits),
     ]
 
 
-def _promise(found: Recommendation, policy: Policy, limits: Limits) -> list[str]:
+def _promise(found: Recommendation, confidence: float, limits: Limits) -> list[str]:
     """How to have the limit promised, for some more escalation; agreement is promised by rule risk."""
     if not limits.drop:
         return []
     rule = "accuracy_drop" if found.quality == "accuracy" else "risk"
     settings = (
-        f"-S fit.proxy={policy.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={limits.drop:g}"
+        f"-S fit.proxy={found.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={limits.drop:g}"
     )
-    return [f"  have the limit certified: dvc exp run {settings}"]
+    command = f"  have the limit certified: dvc exp run {settings}"
+    if found.tried == 1:
+        return [command]
+    needed = confidence_each(confidence, found.tried)
+    why = (
+        f"    (images that certify also chose it among {found.tried} signals: certified at {needed:.2%}, "
+        f"the limit holds with confidence {confidence})"
+    )
+    return [f"{command} -S fit.threshold.confidence={needed!r}", why]
 
 
 def _against_mid(found: Recommendation, measured: dict[str, Any]) -> list[str]:

@@ -33,22 +33,25 @@ from pipeline.study import (
     describe_limits,
     describe_mid,
     describe_promised_drops,
+    mark_mid,
     study_oracle,
 )
-from pipeline.tables import read_fingerprint
+from pipeline.tables import read_fingerprint, read_table
 from stages.common import ParamsFile, path_option, stage_command
 
 
 @stage_command("fit")
 @path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
 @path_option("deltas", "data/deltas.parquet", "Table of deltas.")
+@path_option("images", "data/images.parquet", "Table of images.")
+@path_option("answers", "data/replay.parquet", "Answers of the replay.")
 @path_option("replay", "metrics/replay.json", "Measured costs.")
 @click.option(
     "--page",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Document in which to replace the part between the markers; else it is printed.",
 )
-def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path | None) -> None:
+def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path | None, **paths: Path) -> None:
     """Write the tables of docs/results.md from the data at hand: two minutes for 10,000 images."""
     settings = params.section("fit", FitParams)
     measured = _single_stream(replay)
@@ -88,7 +91,8 @@ def main(params: ParamsFile, low: Path, deltas: Path, replay: Path, page: Path |
         promised = describe_promised_drops(certify("accuracy_drop", PROMISED_DROPS), prices)
         parts += ["", "### What promising that limit costs", *promised]
     if "static_mid" in measured:
-        rival = describe_mid(samples, signals, prices, measured["static_mid"], settings)
+        marked = mark_mid(samples, _answers(paths["answers"]), _expected(samples, paths["images"], deltas))
+        rival = describe_mid(marked, signals, prices, settings)
         parts += ["", "### Against the static policy in between", *rival]
     _deliver("\n".join(parts) + "\n", page)
 
@@ -99,6 +103,21 @@ def _single_stream(replay: Path) -> dict[str, Any]:
         raise PipelineError(f"{replay}: holds no single stream; replay with replay.scenarios single_stream")
     found: dict[str, Any] = document["single_stream"]
     return found
+
+
+def _answers(table: Path) -> pl.DataFrame:
+    """Of static mid: image_id and top1."""
+    found = pl.DataFrame(read_table(table, ["image_id", "scenario", "policy", "top1"]))
+    return found.filter(scenario="single_stream", policy="static_mid").select("image_id", "top1")
+
+
+def _expected(samples: pl.DataFrame, images: Path, deltas: Path) -> pl.DataFrame:
+    """image_id and top1: the model's index of the true class or, where it knows no classes, high's answer."""
+    if not has_labels(samples):
+        return pl.DataFrame(read_table(deltas, ["image_id", "top1_high"])).rename({"top1_high": "top1"})
+    index = {wnid: place for place, wnid in enumerate(read_fingerprint(deltas)["low"]["classes"])}
+    truth = pl.col("wnid").replace_strict(index, return_dtype=pl.Int32)
+    return pl.DataFrame(read_table(images, ["image_id", "wnid"])).select("image_id", top1=truth)
 
 
 def _signals(samples: pl.DataFrame, followed: OracleName, settings: FitParams) -> list[str]:

@@ -92,7 +92,7 @@ ENVIRONMENT = {
     "versions": {"torch": "2.15.0", "timm": "1.0.31"},
     "weights": "random",
     "weights_sha256": "0123456789abcdef",
-    "sizes_px": {"low": 32, "high": 64},
+    "sizes_px": {"low": 32, "mid": 48, "high": 64},
     "commit": "fedcba9876543210",
 }
 PROFILE = {

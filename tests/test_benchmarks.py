@@ -13,8 +13,8 @@ from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtim
 from benchmarks.kernels import kind_of
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
+from pipeline.answers import NEEDS, Answers
 from pipeline.backends import why_not
-from pipeline.cascade import NEEDS, Answers
 from pipeline.engines.native.units import UNITS
 from pipeline.fused import FusedViT
 from pipeline.profile import count_flops
@@ -146,7 +146,7 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
 
 
 @pytest.mark.parametrize("backend", [*UNITS, "eager"])
-def test_the_parts_of_a_pass_make_up_its_time(backend, monkeypatch):
+def test_a_pass_is_taken_apart(backend, monkeypatch):
     monkeypatch.setattr(anatomy, "_ROUNDS", 2)
     if why_not(backend, torch.device("cpu"), "float32"):
         pytest.skip(why_not(backend, torch.device("cpu"), "float32"))
@@ -157,8 +157,7 @@ def test_the_parts_of_a_pass_make_up_its_time(backend, monkeypatch):
     for role in ("low", "high"):
         found = dissected[role]
         assert found["parts_ms"]["products"] > 0
-        assert sum(found["parts_ms"].values()) == pytest.approx(found["pass_ms"])
-        assert min(found["parts_ms"].values()) >= 0
+        assert min(found["parts_ms"].values()) >= 0  # The last is what the others leave of the pass.
         assert 0 < found["least_ms"] < found["pass_ms"]
         assert min(found["batch_ms_per_image"].values()) > 0
 

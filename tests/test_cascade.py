@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.cascade import NEEDS, Bench, Cascade
+from pipeline.answers import NEEDS
+from pipeline.cascade import Bench, Cascade
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, decide
 from pipeline.proxies import cls_change
 from tests.made import canvases, engine, policy, runtime, weights
@@ -93,6 +94,12 @@ def test_no_escalated_image_waits_beyond_the_deadline(deadline_ms, high_sizes):
     answers = both.answer("adaptive", IMAGES)
     assert high.sizes == high_sizes
     assert answers.top1.tolist() == cascade(0, 4).answer("static_high", IMAGES).top1.tolist()
+
+
+def test_what_a_full_batch_leaves_over_has_waited_while_it_ran():
+    low, high = Counting(engine(32, 4)), Counting(engine(64, 6), takes_s=0.2)
+    Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), deadline_ms=150.0).answer("adaptive", IMAGES)
+    assert high.sizes == [6, 2, 3]
 
 
 def test_one_call_leaves_nothing_behind_for_the_next():

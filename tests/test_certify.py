@@ -3,9 +3,11 @@ import pytest
 from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from scipy.stats import binom
 
-from pipeline.certify import certify, count_needed, list_candidates, risk_bound, set_apart
+from pipeline.certify import certify, count_needed, describe_remedy, list_candidates, risk_bound, set_apart
 from pipeline.errors import PipelineError
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
+from pipeline.verdicts import judge_fit
+from tests.report_inputs import fit_metrics
 
 DELTA = 0.1
 SIMULATIONS = 600
@@ -62,11 +64,49 @@ def test_where_nothing_can_be_certified_everything_is_escalated_and_it_says_how_
     assert (hopeless.certified, hopeless.needed_images, hopeless.harmful) == (False, None, 100)
 
 
+@pytest.mark.parametrize(
+    ("harmful", "helped", "needed", "says"),
+    [
+        (0, None, 45, "about 45 would do"),
+        (99, None, None, "more than 200,000 would be needed"),
+        (100, None, None, "no number of images would do"),
+        (120, 21, None, "more than 200,000 would be needed"),
+        (120, 20, None, "no number of images would do"),
+    ],
+)
+def test_no_number_of_images_would_do_only_at_the_limit_or_above(harmful, helped, needed, says):
+    found = {"harmful": harmful, "helped": helped, "images": 5000, "alpha": 0.02, "needed_images": needed}
+    assert describe_remedy(found) == says
+
+
+def test_below_the_limit_enough_images_pass_though_the_search_ends_before_them():
+    assert count_needed(99, 5000, 0.02, 1 - DELTA) is None
+    assert binom.cdf(99 * 200, 5000 * 200, 0.02) <= DELTA
+
+
 def test_an_image_without_a_score_is_escalated_and_so_never_harmed():
     scores = np.full(200, np.nan)
     found = certify(scores, np.ones(200, bool), np.array([0.0, NEVER_ESCALATE]), 0.05, 0.9)
     assert (found.certified, found.harmful) == (True, 0)
     assert found.threshold == NEVER_ESCALATE
+
+
+def test_alpha_is_the_promise_and_the_bound_that_of_a_threshold_fixed_beforehand():
+    fit = fit_metrics()
+    fit["certificate"] = {
+        "certified": 1,
+        "alpha": 0.05,
+        "confidence": 0.9,
+        "images": 4000,
+        "harmful": 180,
+        "risk_bound": 0.048,
+    }
+    fit["evaluation"]["certified_risk"] = {"value": 0.039, "ci_low": 0.034, "ci_high": 0.044}
+    assert judge_fit(fit)[-1].text == (
+        "Certified: risk at most 0.05 at confidence 0.9 (180 harmed of 4,000 images; had this threshold been "
+        "fixed beforehand, its bound would be 4.8 %); on the evaluation images 3.9 % "
+        "(interval 3.4 % to 4.4 %)."
+    )
 
 
 def test_the_bound_is_the_exact_one():

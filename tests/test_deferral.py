@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 
 from pipeline.deferral import (
+    accuracy_curve,
     agreement_curve,
     agreement_over_random,
+    area_over_random,
+    capture,
     draw_weights,
     escalated_first,
     gain_over_random,
@@ -17,6 +20,13 @@ def gain(scores, oracle, resamples=200):
     return gain_over_random(np.asarray(scores, float), np.asarray(oracle, float), weights, 0.9)
 
 
+def area_by_pairs(scores, oracle, counts):
+    """Of one resample, written out: an image is escalated behind all larger scores and half of its equals."""
+    scores, oracle = np.repeat(scores, counts), np.repeat(oracle, counts)
+    behind = (scores > scores[:, None]).mean(axis=1) + (scores == scores[:, None]).mean(axis=1) / 2
+    return (oracle * (0.5 - behind)).sum() / oracle.sum()
+
+
 def test_largest_score_first_and_nan_before_all():
     assert escalated_first(np.array([1.0, np.nan, 3.0, 1.0])).tolist() == [1, 2, 0, 3]
 
@@ -26,6 +36,20 @@ def test_agreement_rises_by_what_is_mended():
     good, bad = np.array([0.0, 3.0, 2.0, 1.0]), np.array([3.0, 0.0, 1.0, 2.0])
     assert agreement_curve(good, agree, RATES).tolist() == [0.5, 0.75, 1.0, 1.0]
     assert agreement_curve(bad, agree, RATES).tolist() == [0.5, 0.5, 0.5, 1.0]
+
+
+def test_the_curves_average_over_the_orders_of_a_tie():
+    scores = np.array([2.0, 2.0, 1.0, 1.0])
+    low, high = np.array([False, True, True, False]), np.array([True, True, True, True])
+    for rows in ([0, 1, 2, 3], [1, 0, 3, 2]):
+        curve = accuracy_curve(scores[rows], low[rows], high[rows], RATES)
+        assert curve.tolist() == [0.5, 0.625, 0.75, 1.0]
+        curve = agreement_curve(np.ones(4), (low == high)[rows], RATES)
+        assert curve.tolist() == [0.5, 0.625, 0.75, 1.0]
+
+
+def test_nan_ties_with_nan_before_all():
+    assert capture(np.array([1.0, np.nan, np.nan]), np.array([5, 0, 2])).tolist() == [0, 1, 2, 7]
 
 
 def test_gain_is_one_for_the_oracle_itself_and_minus_one_for_its_reverse():
@@ -47,16 +71,27 @@ def test_ties_are_neither_better_nor_worse_than_random():
     assert gain(np.ones(8), oracle[::-1]).value == pytest.approx(0)
 
 
+@pytest.mark.parametrize("levels", [1, 2, 5, None])
+def test_every_resample_averages_over_its_own_ties(levels):
+    rng = np.random.default_rng(3)
+    scores = rng.integers(levels, size=40).astype(float) if levels else rng.normal(size=40)
+    oracle, weights = rng.exponential(size=40), draw_weights(40, 20, seed=0)
+    by_hand = [area_by_pairs(scores, oracle, row.astype(int)) for row in weights]
+    assert area_over_random(scores, oracle, weights) == pytest.approx(by_hand, abs=1e-12)
+
+
 def test_a_constant_oracle_has_no_gain():
     assert gain(np.arange(8), np.ones(8)) is None
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_interval_covers_the_truth_as_often_as_it_says(tied):
     """200 draws of a proxy without any relation to the oracle: zero lies inside nine times out of ten."""
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(200):
-        found = gain(rng.normal(size=150), rng.exponential(size=150))
+        scores = rng.normal(size=150)
+        found = gain(scores > 0 if tied else scores, rng.exponential(size=150))
         inside += found.ci_low <= 0 <= found.ci_high
     # Binomial(200, 0.9): fewer than 165 or more than 195 has a chance below 1 in 1000.
     assert 165 <= inside <= 195

@@ -84,6 +84,27 @@ def test_what_a_policy_reads_is_what_the_pass_says(build, backend, precision):
         assert prediction.proxy.tolist() == answer.proxy.tolist()
 
 
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+@pytest.mark.parametrize(("backend", "precision"), [("eager", "float32"), *ENGINES])
+def test_a_weight_that_is_no_number_makes_every_answer_none(backend, precision, part):
+    """A score that is NaN escalates, and extraction stops at it: no engine may swallow one."""
+    reason = why_not(backend, CPU, precision)
+    if reason:
+        pytest.skip(reason)
+    state = {name: value.clone() for name, value in weights().state.items()}
+    state["blocks.3.attn.qkv.weight"][["query", "key", "value"].index(part) * 192] = float("nan")
+    broken = replace(spec(32, backend, precision), weights=replace(weights(), state=state))
+    answer = build_engine(broken, 2).run(IMAGES[:2])
+    assert answer.logits.isnan().all()
+    assert answer.proxy.isnan().all()
+
+
+def test_an_engine_that_does_not_exist_is_none():
+    unknown = replace(spec(32), runtime=replace(runtime(), backend="opnvino"))
+    with pytest.raises(ValueError, match="no engine is called 'opnvino'"):
+        build_engine(unknown, 1)
+
+
 def test_nothing_is_read_of_a_proxy_that_was_not_asked_for():
     for backend in ("eager", "amx", "avx2"):
         if not why_not(backend, CPU, "float32"):

@@ -5,13 +5,13 @@ import torch
 from pipeline.embeddings import iter_embeddings, measure_proxy
 from pipeline.engines.base import Answer
 from pipeline.errors import PipelineError
-from pipeline.extract import _forward, check_finite, extract, find_finished
+from pipeline.extract import _forward, build_within_memory, check_finite, extract, find_finished
 from pipeline.images import decode_canvas
 from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
 from pipeline.tables import count_rows, vectors
 from pipeline.tally import Tally
-from tests.made import engine, images_table, jpeg
+from tests.made import engine, images_table, jpeg, spec
 
 FINGERPRINT = {"role": "low", "trace_states": 13}
 
@@ -90,8 +90,18 @@ def test_shards_of_other_settings_are_not_resumed(images, tmp_path):
         find_finished(tmp_path / "set", FINGERPRINT, 10, 5)
 
 
+def test_what_a_killed_run_was_writing_is_not_kept(images, tmp_path):
+    folder = tmp_path / "set"
+    run(images, folder)
+    (folder / "part-00002.parquet").rename(folder / ".part-00002.parquet.x1y2.tmp")
+    run(images, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [f"part-0000{n}.parquet" for n in range(3)]
+
+
 class Greedy:
     """An engine that runs out of memory above two images."""
+
+    batch_size = 8
 
     def __init__(self, limit: int, error: Exception) -> None:
         self.limit, self.error, self.sizes = limit, error, []
@@ -120,6 +130,22 @@ def test_out_of_memory_halves_the_batch_and_is_counted(images, tmp_path, error):
     assert greedy.sizes == [8, 4, 2, 2, 2, 2, 2]
     assert (tally.batch_size, tally.out_of_memory_halvings, tally.images) == (2, 2, 10)
     assert count_rows(tmp_path / "set" / "part-00000.parquet") == 10
+
+
+def test_an_engine_that_cannot_be_built_is_built_for_half_the_batch(images, tmp_path, monkeypatch):
+    asked = []
+
+    def build(_spec, batch_size):
+        asked.append(batch_size)
+        if batch_size > 2:
+            raise MemoryError
+        return engine(32, batch_size)
+
+    monkeypatch.setattr("pipeline.extract.build_engine", build)
+    built = build_within_memory(spec(32), 8)
+    assert asked == [8, 4, 2]
+    tally = extract(images, tmp_path / "set", built, FINGERPRINT, 64, 8, 10, lambda _: None)
+    assert (tally.batch_size, tally.out_of_memory_halvings, tally.images) == (2, 2, 10)
 
 
 def test_out_of_memory_at_one_image_says_so(images, tmp_path):

@@ -215,6 +215,21 @@ def test_a_certificate_needs_images_of_its_own_and_says_how_many():
     assert "about 45 would do" in fitted.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("alpha", "says"), [(0.301, "more than 200,000 would be needed"), (0.3, "no number of images would do")]
+)
+def test_where_the_search_for_images_ends_it_says_so(alpha, says):
+    """Of one score and harm in three tenths of the certifying images."""
+    table = many(4000, 0.7)
+    learns = set_apart(table.filter(split="calibration")["image_id"].to_list(), 0.2, 0)
+    harmed = np.zeros(2000, dtype=bool)
+    harmed[np.flatnonzero(~learns)[:480]] = True
+    low_correct = pl.Series([*~harmed, *~harmed])
+    constant = table.with_columns(proxy=pl.lit(0.0), low_correct=low_correct, agree=low_correct)
+    (warning,) = fit(constant, params("risk", alpha), FINGERPRINT).warnings
+    assert f"480 harmed of 1,600 images even where nearly all are escalated; at this rate {says}." in warning
+
+
 def test_a_certified_drop_of_accuracy_is_kept_on_images_that_had_no_part_in_it():
     table = many(4000, 0.7)
     fitted = fit(table, params("accuracy_drop", 0.02), FINGERPRINT)
@@ -289,10 +304,14 @@ def test_a_drop_of_accuracy_needs_labels():
 
 
 def test_costs_of_another_engine_are_refused(tmp_path):
-    profile = {role: {"latency_ms": {"mean": ms}} for role, ms in (("low", 2.0), ("high", 9.0))}
-    asked = {"backend": "openvino", "precision": "float32"}
+    measured = ("low", 32, 2.0), ("high", 64, 9.0)
+    profile = {role: {"size_px": size, "latency_ms": {"mean": ms}} for role, size, ms in measured}
+    engine = {"backend": "openvino", "precision": "float32"}
+    asked = engine | {"low_px": 32, "high_px": 64}
     path = tmp_path / "profile.json"
-    write_json(path, profile | asked)
+    write_json(path, profile | engine)
     assert read_costs(path, asked) == (2.0, 9.0)
     with pytest.raises(PipelineError, match="measured with backend openvino, this run has eager"):
         read_costs(path, asked | {"backend": "eager"})
+    with pytest.raises(PipelineError, match="measured with low 32, this run has 48"):
+        read_costs(path, asked | {"low_px": 48})

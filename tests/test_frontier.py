@@ -13,9 +13,11 @@ LOW = SCORES < 160
 
 
 def outcome(mid=0.0, labelled=True, adaptive_ms=3.3):
-    correct = {"static_low": LOW, "static_mid": RNG.random(200) < mid, "static_high": HIGH}
+    middle = RNG.random(200) < mid
+    correct = {"static_low": LOW, "static_mid": middle, "static_high": HIGH}
+    agree = {"static_low": LOW == HIGH, "static_mid": middle, "static_high": HIGH == HIGH}
     latency_ms = {"static_low": 2.0, "static_mid": 4.0, "static_high": 10.0, "adaptive": adaptive_ms}
-    return Outcome(Prices(latency_ms, 0.1), LOW == HIGH, correct if labelled else {})
+    return Outcome(Prices(latency_ms, 0.1), agree, correct if labelled else {})
 
 
 def test_a_rate_costs_low_and_its_share_of_high_times_the_measured_overhead():
@@ -60,4 +62,32 @@ def test_without_labels_agreement_decides():
     # Both ends cost what a static policy does, and the overhead besides.
     assert columns["pareto"][0] == columns["pareto"][-1] == 0
     assert 1 in columns["pareto"]
-    assert draw_frontier(outcome(mid=1.1, labelled=False), SCORES, SCORES).columns == columns
+
+
+def test_without_labels_static_mid_dominates_by_its_agreement():
+    alone = draw_frontier(outcome(labelled=False), SCORES, SCORES).columns
+    beside = draw_frontier(outcome(mid=1.1, labelled=False), SCORES, SCORES).columns
+    cheaper = [cost < 4.0 for cost in alone["latency_ms"]]
+    assert beside["pareto"] == [
+        marked * below for marked, below in zip(alone["pareto"], cheaper, strict=True)
+    ]
+    assert alone["pareto"] != beside["pareto"]
+
+
+def test_a_row_costs_what_its_threshold_escalates():
+    """Scores 2, 1 and 0, of 33, 67 and 100 images: no threshold parts images of one score."""
+    scores = np.repeat([2.0, 1.0, 0.0], [33, 67, 100])
+    found = draw_frontier(outcome(), scores, scores).columns
+    assert found["escalation_rate"] == [0, 0.165, 0.5, 1]
+    assert found["threshold"] == [None, 1.0, 0.5, None]
+    assert found["latency_ms"] == pytest.approx(outcome().prices.at(np.array([0, 0.165, 0.5, 1])))
+    agree = LOW == HIGH
+    staying = [agree[count:].sum() for count in (0, 33, 100, 200)]
+    reached = (np.array([0, 33, 100, 200]) + staying) / 200
+    assert found["agreement_proxy"] == pytest.approx(reached)
+
+
+def test_a_constant_score_reaches_only_the_ends():
+    found = draw_frontier(outcome(), np.ones(200), SCORES)
+    assert found.columns["escalation_rate"] == [0, 1]
+    assert found.knee is None

@@ -19,7 +19,7 @@ def test_trees_find_what_a_sum_of_the_features_cannot():
     assert found.gain.ci_low > 0.3
     assert 0.2 < found.difference.ci_low < found.difference.value < found.difference.ci_high
     (_, text) = describe_headroom("benefit", "margin", found)
-    assert text.endswith("So there is more in these features than a weighted sum takes.")
+    assert text.endswith("So these trees find more in them than `margin` shows.")
 
 
 def test_where_the_single_signal_is_all_there_is_trees_find_no_more():
@@ -28,7 +28,7 @@ def test_where_the_single_signal_is_all_there_is_trees_find_no_more():
     found = measure_headroom(features, event, features[:, 0], learns, params(bootstrap=200))
     assert found.difference.ci_low <= 0
     assert (
-        "a larger model finds no more in these features than `margin` shows"
+        "these trees find no more in them than `margin` shows"
         in (describe_headroom("benefit", "margin", found)[1])
     )
 

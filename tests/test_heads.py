@@ -99,7 +99,8 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     write_archive(Path("a.zip"))
-    write_weights(Path("old.safetensors"), weights(), ["n1", "n2"], {"run": {"steps": 7}})
+    about = {"run": {"steps": 7}, "recipe": {"seed": 0}}
+    write_weights(Path("old.safetensors"), weights(), ["n1", "n2"], about)
     return tmp_path
 
 
@@ -145,6 +146,7 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
         ("head_decay=", "train.head_decay: empty"),
         ("model.weights=random", "model.weights: random; heads are fitted"),
         ("model.weights=other.safetensors", "lists other classes"),
+        ("seed=4", "train.seed: 4, but the weights were trained with 0"),
     ],
 )
 def test_what_heads_cannot_be_fitted_to_is_refused_and_nothing_written(files, setting, message):

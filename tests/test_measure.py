@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cascade import NEEDS
+from pipeline.answers import NEEDS
 from pipeline.measure import choose_batches, measure_memory, measure_scenario, read_sample
 from tests.made import canvases, runtime
 from tests.replays import PARAMS, bench

@@ -1,3 +1,5 @@
+import os
+import signal
 from functools import partial
 
 import numpy as np
@@ -15,7 +17,11 @@ def take(mb: int) -> None:
 
 
 def fail() -> None:
-    raise MemoryError
+    raise ValueError("not this way")
+
+
+def end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_memory_is_that_of_the_work_alone():
@@ -32,8 +38,10 @@ def test_memory_is_that_of_the_work_alone():
     assert held.sum() > 0
 
 
-def test_a_failing_piece_of_work_has_no_memory():
-    assert peak_memory_mb(fail, CPU) is None
+def test_work_that_fails_says_why_and_work_that_is_killed_has_no_memory():
+    with pytest.raises(ValueError, match="not this way"):
+        peak_memory_mb(fail, CPU)
+    assert peak_memory_mb(end, CPU) is None
 
 
 def test_the_process_peak_never_falls():

@@ -7,6 +7,7 @@ from pipeline.errors import PipelineError
 from pipeline.params.base import SECTION_NAMES, check_section_names, read_section
 from pipeline.params.fit import FitParams
 from pipeline.params.model import ResolutionParams
+from pipeline.params.replay import ReplayParams
 from stages.download import SECTIONS
 from tests.imports import ROOT
 
@@ -33,6 +34,12 @@ def test_committed_defaults_are_those_of_the_design():
     assert committed["data"]["calibration_images"] == committed["data"]["evaluation_images"] == 2000
     assert committed["resolutions"] == {"low": 32, "mid": 48, "high": 64}
     assert committed["fit"]["threshold"] == {"rule": "escalation_rate", "value": 0.095, "confidence": 0.9}
+
+
+def test_a_scenario_is_replayed_once():
+    document = {"replay": DOCUMENT["replay"] | {"scenarios": ["offline", "offline"]}}
+    with pytest.raises(PipelineError, match="each scenario once at most, found offline, offline"):
+        read_section(document, "replay", ReplayParams, "p.yaml")
 
 
 def test_an_unknown_key_names_the_nearest_known_one():

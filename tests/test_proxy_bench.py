@@ -82,6 +82,14 @@ def test_selective_risk_by_hand():
     assert found["augrc"] == pytest.approx((0 + 0 + 1 / 4 + 1 / 4) / 4)
 
 
+@pytest.mark.parametrize("wrong", [[True, True, False, False], [False, True, False, True]])
+def test_the_rows_of_a_constant_score_may_stand_in_any_order(wrong):
+    found = selective_risk(np.ones(4), np.array(wrong))
+    assert found["aurc"] == pytest.approx(0.5)
+    # Of one to four kept, half are wrong.
+    assert found["augrc"] == pytest.approx((0.5 + 1 + 1.5 + 2) / 4 / 4)
+
+
 def test_the_oracles_meet_where_both_say_so():
     found = measure_overlap(table())
     hard = table().filter(split="evaluation")["delta"].to_numpy()

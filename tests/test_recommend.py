@@ -1,12 +1,28 @@
 """Recommendations: chosen on the calibration images, judged on the others."""
 
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
+from pipeline.certify import certify, list_candidates
+from pipeline.delta import compute_deltas, to_arrow
+from pipeline.fit import fit, read_samples
 from pipeline.frontier import Prices
-from pipeline.policy import escalate
-from pipeline.recommend import Limits, recommend
+from pipeline.policy import escalate, write_policy
+from pipeline.recommend import Limits, confidence_each, recommend
+from pipeline.tables import IMAGES, read_fingerprint, write_table
+from stages.recommend import main
+from tests.report_inputs import scenario_metrics
+from tests.sets import write_set
+from tests.test_certify import DELTA, MARGIN, SIMULATIONS
+from tests.test_fit import params
 
 PRICES = Prices({"static_low": 2.0, "static_high": 10.0, "adaptive": 3.0}, 0.1)
 
@@ -75,7 +91,7 @@ def test_of_several_proxies_the_best_on_the_calibration_images_is_taken(limits):
         "trap": np.where(split, noise, table["agree"].not_().to_numpy()),
     }
     found = recommend(table, several, PRICES, Limits(**limits), 0.9, 200, 0)
-    assert found == ask(table, scores, **limits)
+    assert found == replace(ask(table, scores, **limits), tried=3)
     assert found.proxy == "hard"
 
 
@@ -92,3 +108,97 @@ def test_without_labels_agreement_stands_for_accuracy():
     judged = table.filter(split="evaluation")
     kept = ~escalate(scores[1::2], found.threshold)
     assert found.reached == pytest.approx(1 - (kept & ~judged["agree"].to_numpy()).mean())
+
+
+def test_of_several_proxies_each_is_certified_at_more():
+    assert confidence_each(0.9, 1) == 0.9
+    assert confidence_each(0.9, 5) == pytest.approx(0.98)
+
+
+def draw_useless(rng, images, proxies):
+    """Scores (proxies, N) that tell nothing of harm (N,), which befalls a tenth: risk 0.1 u at u."""
+    return rng.random((proxies, images)), rng.random(images) < 0.1
+
+
+def choose_and_certify(scores, harmed, alpha, confidence):
+    """Of the proxy that leaves most low within alpha on all images, the risk that four fifths certify."""
+    kept = [np.flatnonzero(np.cumsum(harmed[np.argsort(row)]) <= alpha * len(harmed))[-1] for row in scores]
+    row, learned = scores[int(np.argmax(kept))], len(harmed) // 5
+    candidates = list_candidates(row[:learned])
+    found = certify(row[learned:], harmed[learned:], candidates, alpha, confidence)
+    return 0.1 * min(max(found.threshold, 0), 1)
+
+
+def test_a_limit_holds_for_a_proxy_that_was_chosen_by_the_images_that_certify():
+    rng, alpha, proxies = np.random.default_rng(0), 0.05, 10
+    broken = dict.fromkeys((1 - DELTA, confidence_each(1 - DELTA, proxies)), 0)
+    for _ in range(SIMULATIONS):
+        scores, harmed = draw_useless(rng, 1000, proxies)
+        for confidence in broken:
+            broken[confidence] += choose_and_certify(scores, harmed, alpha, confidence) > alpha
+    plain, corrected = (count / SIMULATIONS for count in broken.values())
+    assert plain > DELTA + MARGIN
+    assert corrected <= DELTA + MARGIN
+
+
+@pytest.fixture
+def measured(project):
+    """400 images, half of them for calibration, embedded and replayed; paths as dvc.yaml has them."""
+    rng, count = np.random.default_rng(0), 400
+    ids, wnids = [f"{row:03}" for row in range(count)], [f"n{row % 4}" for row in range(count)]
+    columns = {
+        "image_id": ids,
+        "split": ["calibration", "evaluation"] * (count // 2),
+        "wnid": wnids,
+        "label": [row % 4 for row in range(count)],
+        "jpeg": [b""] * count,
+    }
+    images = Path("data/images.parquet")
+    images.parent.mkdir()
+    write_table(images, pa.table(columns, schema=IMAGES), {"classes": [[f"n{k}", f"n{k}"] for k in range(4)]})
+    trace, truth = rng.normal(size=(count, 3, 2)), 3 * np.eye(4)[np.arange(count) % 4]
+    low, high = (
+        write_set(
+            Path("data/embeddings") / role,
+            role,
+            ids,
+            rng.normal(size=(count, 2)),
+            truth + rng.normal(scale=noise, size=(count, 4)),
+            trace,
+            classes=["n0", "n1", "n2", "n3"],
+        )
+        for role, noise in (("low", 3), ("high", 1))
+    )
+    table, fingerprint = compute_deltas(images, low, high)
+    write_table(Path("data/deltas.parquet"), to_arrow(table), fingerprint)
+    Path("metrics").mkdir()
+    Path("metrics/replay.json").write_text(json.dumps({"single_stream": scenario_metrics()}))
+    return project
+
+
+def make_policy(**changes):
+    """What fit makes of the images of `measured`, judged on the others."""
+    low, deltas, asked = Path("data/embeddings/low"), Path("data/deltas.parquet"), params(**changes)
+    fitted = fit(read_samples(low, deltas, asked), asked, read_fingerprint(deltas))
+    write_policy(Path("models") / "policy.json", fitted.policy)
+    return fitted
+
+
+def test_the_command_that_is_printed_makes_the_policy_that_was_recommended(measured):
+    """Though the policy on disk is a certified one, whose `learned` is another model."""
+    certified = make_policy(rule="risk", value=0.2, proxy="learned")
+    output = CliRunner().invoke(main, ["--max-latency-ms", "6"]).output
+    proxy, rate = re.match(r"(\w+), single_stream: escalate ([\d.]+)%", output).groups()
+    value = re.search(r"rule=fixed -S fit.threshold.value=(\S+)", output)[1]
+    made = make_policy(rule="fixed", value=float(value), proxy=proxy)
+    assert proxy == "learned"
+    assert made.policy.coefficients != certified.policy.coefficients
+    assert 100 * made.metrics["evaluation"]["escalation_rate"] == pytest.approx(float(rate), abs=0.05)
+
+
+def test_only_a_proxy_chosen_among_several_is_certified_at_more(measured):
+    named = CliRunner().invoke(main, ["--max-accuracy-drop", "5", "--proxy", "margin"]).output
+    assert "rule=accuracy_drop -S fit.threshold.value=0.05\n" in named
+    chosen = CliRunner().invoke(main, ["--max-accuracy-drop", "5", "--proxy", "any"]).output
+    assert f"-S fit.threshold.value=0.05 -S fit.threshold.confidence={1 - (1 - 0.9) / 11!r}\n" in chosen
+    assert "chose it among 11 signals: certified at 99.09%, the limit holds with confidence 0.9)" in chosen

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.cascade import Answers
+from pipeline.answers import Answers
 from pipeline.measure import Records
 from pipeline.replay import (
     block_totals,
@@ -30,6 +30,12 @@ def records(adaptive_ms=(3.5, 3.5, 15, 3.5)):
     }
 
 
+def five_times(once):
+    blocks = np.concatenate([once.block + 2 * turn for turn in range(5)])
+    answers = Answers(np.tile(once.answers.top1, 5), np.tile(once.answers.escalated, 5))
+    return Records(np.tile(once.latency_ms, 5), blocks, answers)
+
+
 def test_totals_per_block():
     assert block_totals(records()).tolist() == [[6, 20, 7, 0, 2], [6, 20, 18.5, 1, 2]]
 
@@ -49,9 +55,13 @@ def test_summary_by_hand():
 
 
 def test_a_result_that_beats_the_bound_is_marked_as_no_result():
-    found = summarise_scenario("single_stream", records((2.0, 2.0, 2.0, 2.0)), True, None, PARAMS)
+    few = records((2.0, 2.0, 2.0, 2.0))
+    many = {name: five_times(record) for name, record in few.items()}
+    found = summarise_scenario("single_stream", many, True, None, PARAMS)
+    assert found["blocks"] == 10
     assert found["overhead_vs_ideal"] < 1
     assert found["within_bound"] == 0
+    assert summarise_scenario("single_stream", few, True, None, PARAMS)["within_bound"] == 1
 
 
 def test_a_warm_up_that_did_not_settle_marks_the_result():

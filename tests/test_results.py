@@ -27,12 +27,12 @@ Stable: yes
 The proxy beats random escalation at finding what the oracle would: gain 0.40 (interval 0.30 to 0.50), \
 where 0 is random and 1 the oracle.
 Escalating 10.0 % gives agreement 87.5 %: above random escalation's 82.0 %, \
-+5.5 points (interval +4.0 points to +7.0 points); the oracle's is 90.0 %.
++5.5 points (interval +4.0 points to +7.0 points); choosing by the oracle itself, 90.0 %.
 Engine against eager float32 on 256 images: 99.5 % of the decisions equal; largest error 1.2e-02 of the \
 largest value, within the tolerance 5e-02.
 
 Conditions: device cpu; processor Test CPU; threads 2 (of 4 cores); backend eager; precision float32; \
-batch 64; resolutions low 32 px, high 64 px; images 3 calibration, 3 evaluation; \
+batch 64; resolutions low 32 px, mid 48 px, high 64 px; images 3 calibration, 3 evaluation; \
 weights random (sha256 0123456789ab); versions python 3.12.1, torch 2.15.0, timm 1.0.31; system Linux; \
 timed transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding; \
 commit fedcba9876543210.
@@ -103,6 +103,11 @@ def test_a_result_never_compared_with_the_bound_shows_no_speedup():
     assert "2.50" not in " ".join(describe_speed(scenario))
 
 
+def test_few_blocks_are_said_to_make_intervals_too_narrow():
+    assert "The intervals are of 4 blocks alone" in " ".join(describe_speed(scenario_metrics(blocks=4)))
+    assert "alone" not in " ".join(describe_speed(scenario_metrics(blocks=10)))
+
+
 def test_unstable_results_are_marked(metrics):
     text = format_terminal(metrics(replay={"single_stream": scenario_metrics(stable=0)}))
     assert "80 blocks; UNSTABLE\n" in text
@@ -140,7 +145,7 @@ def test_an_undefined_gain_is_no_success():
     [
         ({"value": 0.01, "ci_low": 0.001, "ci_high": 0.02}, True, "87.5 %: above random"),
         ({"value": 0.01, "ci_low": -0.001, "ci_high": 0.02}, False, "87.5 %: NOT above random"),
-        (None, True, "87.5 %: above random escalation's 82.0 %; the"),
+        (None, True, "87.5 %: above random escalation's 82.0 %; choosing"),
     ],
 )
 def test_agreement_above_random_needs_the_interval_where_there_is_one(difference, holds, words):

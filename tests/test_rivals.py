@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.cascade import Answers
+from pipeline.answers import Answers
 from pipeline.rivals import summarise_rivals
 
 NOBODY = np.zeros(4, dtype=bool)

@@ -89,3 +89,5 @@ def test_what_is_no_table_of_ours_is_refused_with_a_reason(tmp_path):
     write_table(tmp_path / "t.parquet", shard(1), {})
     with pytest.raises(PipelineError, match="column 'delta' is missing"):
         list(iter_batches(tmp_path / "t.parquet", ["delta"]))
+    with pytest.raises(PipelineError, match="column 'delta' is missing"):
+        read_table(tmp_path / "t.parquet", ["delta"])

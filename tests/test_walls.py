@@ -54,7 +54,9 @@ def test_what_runs_beside_the_accelerator_imports_no_polars(module):
     assert "polars" not in outside_imports(import_closure(ROOT / f"pipeline/{module}.py"))
 
 
-@pytest.mark.parametrize("stage", ["delta", "fit", "report", "results", "probe"])
+@pytest.mark.parametrize(
+    "stage", ["delta", "fit", "proxies", "report", "results", "probe", "recommend", "study", "drift"]
+)
 def test_what_works_on_tables_imports_no_torch(stage):
     assert not outside_imports(import_closure(ROOT / f"stages/{stage}.py")) & {"torch", "torchvision", "timm"}
 

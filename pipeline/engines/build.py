@@ -44,7 +44,9 @@ def _engine_class(backend: str) -> type[Engine]:
             from pipeline.engines.cudagraph import CudaGraphEngine
 
             return CudaGraphEngine
-        case _:
+        case "eager":
             from pipeline.engines.eager import EagerEngine
 
             return EagerEngine
+        case _:
+            raise ValueError(f"no engine is called {backend!r}")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.params.base import Section
 
@@ -10,8 +10,14 @@ Scenario = Literal["single_stream", "offline"]
 SCENARIOS: tuple[Scenario, ...] = ("single_stream", "offline")
 
 
+def _refuse_twice(names: list[Scenario]) -> list[Scenario]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each scenario once at most, found {', '.join(names)}")
+    return names
+
+
 class ReplayParams(Section):
-    scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=2)]
+    scenarios: Annotated[list[Scenario], Field(min_length=1), AfterValidator(_refuse_twice)]
     images: Annotated[int, Field(ge=1)] | None
     compare_images: Annotated[int, Field(ge=1)]
     deadline_ms: Annotated[float, Field(ge=0)] | None

@@ -42,6 +42,8 @@ class NativeEngine(Engine):
         self.library = load_library(unit.name, self.clocked)
         team = team_of(unit.name, spec.runtime.threads, self.clocked)
         self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
+        if not self.handle:
+            raise MemoryError(f"no memory for passes of {piece} images on {spec.runtime.threads} threads")
         weakref.finalize(self, self.library.vit_destroy, self.handle)
         # In the answer's order.
         widths = ((shape.classes,), (shape.width,), (shape.depth + 1, shape.width), ())

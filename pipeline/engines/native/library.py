@@ -64,7 +64,9 @@ def load_library(name: str, clocked: bool = False) -> ctypes.CDLL:
 @cache
 def team_of(name: str, threads: int, clocked: bool = False) -> int:
     """The handle of threads that stay as long as the process: one team for all engines of that many."""
-    handle: int = load_library(name, clocked).vit_create_team(threads)
+    handle: int | None = load_library(name, clocked).vit_create_team(threads)
+    if handle is None:
+        raise PipelineError(f"runtime.threads: the system gives no {threads} threads; use fewer")
     return handle
 
 

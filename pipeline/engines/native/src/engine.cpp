@@ -62,11 +62,20 @@ extern "C" {
 // Asks the system for what a process has only on request; 0 where it gives it.
 int vit_prepare() { return vit::prepare(); }
 
-vit::Team* vit_create_team(int threads) { return new vit::Team(threads); }
+// A team is never deleted; null where the system gives no such threads.
+vit::Team* vit_create_team(int threads) try {
+  vit::Team* team = new vit::Team(threads);
+  team->start();
+  return team;
+} catch (const std::exception&) {
+  return nullptr;
+}
 
-// What the model points to must outlive the engine.
-vit::Engine* vit_create(const vit::Model* model, vit::Team* team, int piece) {
+// What the model points to must outlive the engine; null where there is no memory for it.
+vit::Engine* vit_create(const vit::Model* model, vit::Team* team, int piece) try {
   return new vit::Engine(*model, *team, piece);
+} catch (const std::exception&) {
+  return nullptr;
 }
 
 void vit_run(vit::Engine* engine, const uint8_t* canvases, int count, const vit::Outputs* outputs) {

@@ -17,7 +17,7 @@ template <bool fine>
 inline Lanes power_of_two(Lanes x) {
   constexpr float kRough[] = {0.05517166f, 0.24261112f, 0.69326099f, 0.99992807f};
   constexpr float kFine[] = {0.00132765f, 0.00967554f, 0.05550713f, 0.24022120f, 0.69314697f, 1.00000007f};
-  x = max(x, all(-126.0f));
+  x = max(all(-126.0f), x);  // In this order: of a NaN and a number the processor takes the second.
   const Lanes whole = nearest_whole(x), rest = sub(x, whole);
   if constexpr (fine) return scale_by_power(polynomial(kFine, rest), whole);
   else return scale_by_power(polynomial(kRough, rest), whole);

@@ -68,6 +68,7 @@ class Buffer {
  public:
   // Zeros: what is never written, behind the last row or token, must be finite.
   explicit Buffer(size_t count) : memory_(static_cast<T*>(std::aligned_alloc(64, bytes(count))), &std::free) {
+    if (!memory_) throw std::bad_alloc();
     std::memset(memory_.get(), 0, bytes(count));
   }
   T* get() const { return memory_.get(); }
@@ -77,7 +78,7 @@ class Buffer {
   std::unique_ptr<T[], decltype(&std::free)> memory_;
 };
 
-// Rows of bfloat16 with memory of their own.
+// Rows with memory of their own.
 class RowBuffer {
  public:
   RowBuffer(int rows, int width, int planes)

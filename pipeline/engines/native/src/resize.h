@@ -1,5 +1,5 @@
 // The antialiased bilinear resize of uint8 images that torchvision does, to the same pixels: along the rows
-// first, then along the columns, each by weights of 16 bits (`pack.py` makes them).
+// first, then along the columns, each by weights of 16 bits (`resizing.py` makes them).
 #pragma once
 #include "resize_lines.h"
 

@@ -7,7 +7,6 @@
 #include <functional>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 namespace vit {
 
@@ -41,13 +40,11 @@ class Team {
  public:
   using Work = std::function<void(int thread)>;
 
-  explicit Team(int threads) : threads_(threads) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
-  }
+  explicit Team(int threads) : threads_(threads) {}
 
-  ~Team() {
-    run([this](int) { closing_ = true; });
-    for (std::thread& worker : workers_) worker.join();
+  // Threads that live as long as the process; throws std::system_error where the system gives none.
+  void start() {
+    for (int thread = 1; thread < threads_; ++thread) std::thread([this, thread] { serve(thread); }).detach();
   }
 
   int threads() const { return threads_; }
@@ -64,9 +61,9 @@ class Team {
   }
 
  private:
-  void serve(int thread) {
+  [[noreturn]] void serve(int thread) {
     unsigned known = 0;
-    while (!closing_) {
+    while (true) {
       if (!look_for_call(known)) call_.wait(known, std::memory_order_acquire);
       ++known;
       (*work_)(thread);
@@ -86,9 +83,7 @@ class Team {
 
   const int threads_;
   std::mutex running_;
-  std::vector<std::thread> workers_;
   const Work* work_ = nullptr;
-  std::atomic<bool> closing_{false};
   alignas(64) std::atomic<unsigned> call_{0};
   alignas(64) std::atomic<int> pending_{0};
 };
