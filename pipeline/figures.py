@@ -82,20 +82,24 @@ def _draw_latency(percentiles: pl.DataFrame) -> Figure:
     )
 
 
-def _draw_signals(compared: Document) -> Figure:
+def _draw_signals(compared: Document) -> list[Figure]:
+    """None where no proxy has a gain, as on very few images."""
     rows = [
         {"oracle": oracle, "proxy": proxy.replace("_", " "), **item["gain_over_random"]}
         for oracle in ORACLES
         for proxy, item in compared.get(oracle, {}).items()
         if item.get("gain_over_random")
     ]
-    return Figure(
+    if not rows:
+        return []
+    figure = Figure(
         "signals",
         "Which signal tells",
         "How much of what the oracle would gain over random escalation each proxy gains (evaluation split). "
         "What predicts a large delta need not predict where high is right and low is wrong.",
         charts.chart_signals(pl.DataFrame(rows)),
     )
+    return [figure]
 
 
 def _draw_frontier(scenario: Document, frontier: pl.DataFrame) -> Figure:
@@ -125,8 +129,7 @@ def draw_figures(
     ]
     if "latency" in plots and "single_stream" in metrics.replay:
         figures.append(_draw_latency(plots["latency"]))
-    if metrics.proxies:
-        figures.append(_draw_signals(metrics.proxies))
+    figures += _draw_signals(metrics.proxies or {})
     if "frontier" in plots and metrics.replay:
         figures.insert(0, _draw_frontier(next(iter(scenarios_of(metrics).values())), plots["frontier"]))
     return figures

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -123,9 +123,9 @@ def _read_weights(path: Path, network: Network) -> Weights:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-    except FileNotFoundError:
+    except OSError:
         raise PipelineError(
-            f"model.weights: {path} not found; name a .safetensors file, or use: random"
+            f"model.weights: {path} is no file that can be read; name a .safetensors file, or use: random"
         ) from None
     except SafetensorError as error:
         raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
@@ -136,11 +136,10 @@ def _read_weights(path: Path, network: Network) -> Weights:
     _check_architecture(metadata, architecture, path)
     _check_state(state, architecture, path)
     known = network.classes if architecture == network.architecture else None
-    classes = json.loads(metadata["classes"]) if "classes" in metadata else known
     return Weights(
         architecture,
         state,
-        tuple(classes) if classes else None,
+        _read_classes(metadata, architecture, path) or known,
         _digest(state),
         _read_normalisation(metadata, path) or network.normalisation,
     )
@@ -169,25 +168,53 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
 
 def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
     """A checkpoint may say nothing of itself; what it says must be so."""
-    found, expected = metadata.get("architecture"), asdict(architecture)
-    if found is not None and json.loads(found) != expected:
+    found, expected = _parse(metadata, "architecture", path), asdict(architecture)
+    if found is not None and found != expected:
         raise PipelineError(
-            f"model.weights: {path} says architecture {found}, expected {json.dumps(expected)}; "
+            f"model.weights: {path} says architecture {json.dumps(found)}, expected {json.dumps(expected)}; "
             "set model.name to what it says, or use a checkpoint of this model"
         )
 
 
 def _read_normalisation(metadata: Mapping[str, str], path: Path) -> Normalisation | None:
-    if (text := metadata.get("normalisation")) is None:
+    if (found := _parse(metadata, "normalisation", path)) is None:
         return None
-    found = json.loads(text)
-    read = Normalisation(*(tuple(map(float, found.get(name, ()))) for name in Normalisation._fields))
+    try:
+        read = Normalisation(*(tuple(map(float, found[name])) for name in Normalisation._fields))
+    except (KeyError, TypeError, ValueError):
+        read = Normalisation((), ())
     if [len(values) for values in read] != [3, 3] or min(read.std) <= 0:
         raise PipelineError(
-            f"model.weights: {path} says normalisation {text}; expected mean and std, three numbers each, "
-            "std above 0"
+            f"model.weights: {path} says normalisation {json.dumps(found)}; expected mean and std, three "
+            "numbers each, std above 0"
         )
     return read
+
+
+def _read_classes(
+    metadata: Mapping[str, str], architecture: Architecture, path: Path
+) -> tuple[str, ...] | None:
+    """In logit order; a model may have more logits than classes that it was trained for."""
+    found = _parse(metadata, "classes", path)
+    if found is None:
+        return None
+    names = found if isinstance(found, list) and all(isinstance(name, str) for name in found) else []
+    if not 0 < len(set(names)) == len(names) <= architecture.classes:
+        raise PipelineError(
+            f"model.weights: {path} says classes {json.dumps(found)[:60]}; expected a list of different "
+            f"wnids, in the order of the logits, {architecture.classes} at most"
+        )
+    return tuple(names)
+
+
+def _parse(metadata: Mapping[str, str], name: str, path: Path) -> Any:
+    """None where the metadata says nothing of it."""
+    try:
+        return json.loads(metadata.get(name, "null"))
+    except ValueError:
+        raise PipelineError(
+            f"model.weights: {path} says {name} {metadata[name]!r}, which is no JSON"
+        ) from None
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

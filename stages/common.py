@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,15 @@ from pipeline.errors import PipelineError
 from pipeline.params.base import SectionType, check_section_names, read_section
 
 LOCKS = Path(".cache/locks")
+
+
+class _Loader(yaml.SafeLoader):
+    """Also reads floats as DVC writes them: 5e-05, which is text to YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class ParamsFile:
@@ -60,7 +70,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise PipelineError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 

@@ -10,6 +10,7 @@ from pipeline.machine import describe_machine
 from pipeline.outside import find_outside
 from pipeline.params.data import DataParams
 from pipeline.params.model import ModelParams
+from pipeline.params.sections import SECTIONS
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -17,6 +18,9 @@ from stages.common import ParamsFile, path_option, stage_command
 @path_option("probe", "data/probe", "Folder for machine.json, source.json and weights.json.")
 def main(params: ParamsFile, probe: Path) -> None:
     """Describe machine, archive and weights, so that a change of any of them re-runs what depends on it."""
+    # It runs before all else, every time: a typo in any section is found before hours of work.
+    for name, kind in SECTIONS.items():
+        params.section(name, kind)
     machine = describe_machine()
     write_json(probe / "machine.json", machine)
     write_json(probe / "source.json", _identify(params.section("data", DataParams).source))

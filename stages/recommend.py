@@ -113,10 +113,13 @@ def _lines(
 ) -> list[str]:
     chosen = f"{100 * found.calibration_drop:+.2f}"
     drop, low, high = (f"{100 * value:+.2f}" for value in found.drop)
+    than_high = f"{found.speedup:.2f}× as fast as always-high (by the last replay)"
+    if found.speedup <= 1:
+        than_high += "; static high is no slower, and loses nothing"
     lines = f"""{policy.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
   calibration images, which chose it: {chosen} points of {found.quality} lost against always-high
   evaluation images: {found.quality} {found.reached:.2%}; {drop} [{low}, {high}] points lost
-  cost: {found.latency_ms:.2f} ms per image, {found.speedup:.2f}× as fast as always-high (by the last replay)
+  cost: {found.latency_ms:.2f} ms per image, {than_high}
   certificate: with confidence {confidence}, at most {found.risk_bound:.4f} stay low and are harmed
     ({found.harmful} of {found.images} evaluation images, which chose nothing)"""
     return [

@@ -10,6 +10,7 @@ from pipeline.charts import (
     chart_signals,
     is_number,
 )
+from pipeline.figures import _draw_signals
 from pipeline.looks import policy_colours
 
 POINTS = pl.DataFrame({"proxy": [3.0, 1.0, 2.0], "oracle": [0.3, 0.1, 0.2], "expected": [0.3, 0.1, 0.2]})
@@ -106,6 +107,10 @@ def test_deferral_has_three_curves_and_the_operating_point():
     assert {row["order"] for row in rows_of(spec)} == {"proxy", "random", "oracle"}
     assert rows_of(spec, 1) == [{"escalation_rate": 0.25, "agreement": 0.9}]
     assert texts_of(spec) == ["25.0% escalated, 90.0% agree"]
+
+
+def test_without_a_gain_there_are_no_signals_to_draw():
+    assert _draw_signals({"delta": {"margin": {"gain_over_random": None}}}) == []
 
 
 def test_signals_show_every_proxy_under_every_oracle_with_its_interval():

@@ -5,14 +5,16 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from pipeline.params.fit import FitParams
 from stages import progress
 from stages.cli import STAGES, main
-from stages.common import LOCKS
+from stages.common import LOCKS, ParamsFile
 from tests.imports import ROOT
 
 
@@ -66,6 +68,18 @@ def test_set_is_validated_like_the_file(project, override, message):
     found = invoke("fit", "--set", override)
     assert found.exit_code == 1
     assert message in found.stderr
+
+
+@pytest.mark.parametrize("text", ["5e-05", "1e-05", "2E-4", "1.5e-3"])
+def test_a_small_number_is_read_as_dvc_writes_it(project, text):
+    document = (project / "params.yaml").read_text().replace("value: 0.095", f"value: {text}")
+    (project / "params.yaml").write_text(document)
+    for params in (ParamsFile(Path("params.yaml"), (), "fit"), written_by_set(text)):
+        assert params.section("fit", FitParams).threshold.value == float(text)
+
+
+def written_by_set(text):
+    return ParamsFile(ROOT / "params.yaml", (f"threshold.value={text}",), "fit")
 
 
 def test_an_unknown_section_in_the_file_is_named(project):

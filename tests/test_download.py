@@ -350,10 +350,3 @@ def test_stage_ends_without_a_traceback() -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: data.source: 'nowhere.zip' does not exist")
     assert "Traceback" not in result.output
-
-
-@pytest.mark.usefixtures("project")
-def test_stage_finds_a_typo_in_the_last_section_first() -> None:
-    result = CliRunner().invoke(main, ["--set", "data.source=nowhere.zip", "--set", "report.galery_images=3"])
-    assert result.exit_code == 1
-    assert "report.galery_images: unknown key; did you mean 'gallery_images'?" in result.stderr

@@ -8,7 +8,7 @@ from pipeline.params.base import SECTION_NAMES, check_section_names, read_sectio
 from pipeline.params.fit import FitParams
 from pipeline.params.model import ResolutionParams
 from pipeline.params.replay import ReplayParams
-from stages.download import SECTIONS
+from pipeline.params.sections import SECTIONS
 from tests.imports import ROOT
 
 DOCUMENT = yaml.safe_load((ROOT / "params.yaml").read_text())

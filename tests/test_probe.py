@@ -42,3 +42,10 @@ def test_nothing_changes_where_nothing_changed(project):
     before = {path.name: path.read_bytes() for path in (project / "data/probe").iterdir()}
     probe()
     assert {path.name: path.read_bytes() for path in (project / "data/probe").iterdir()} == before
+
+
+def test_a_typo_in_any_section_is_found_before_all_else(project):
+    found = CliRunner().invoke(main, ["--set", "report.galery_images=3"])
+    assert found.exit_code == 1
+    assert "report.galery_images: unknown key; did you mean 'gallery_images'?" in found.stderr
+    assert not (project / "data/probe").exists()

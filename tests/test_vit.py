@@ -128,11 +128,32 @@ def test_a_position_embedding_of_another_grid_is_resampled(tmp_path):
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(PipelineError, match=r"model.weights: .*none.safetensors not found"):
+    with pytest.raises(PipelineError, match=r"model.weights: .*none.safetensors is no file"):
         load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "none.safetensors"), seed=0), 64)
     (tmp_path / "bad.safetensors").write_bytes(b"not a file of tensors")
     with pytest.raises(PipelineError, match="is no whole .safetensors file"):
         load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "bad.safetensors"), seed=0), 64)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"classes": "not json"}, "says classes 'not json', which is no JSON"),
+        ({"architecture": "{oops"}, "says architecture '{oops', which is no JSON"),
+        ({"classes": json.dumps([f"n{index}" for index in range(201)])}, "200 at most"),
+        ({"classes": json.dumps(["n1", "n1"])}, "a list of different wnids"),
+        ({"classes": json.dumps({"n1": 0})}, "a list of different wnids"),
+        ({"classes": json.dumps([1, 2])}, "a list of different wnids"),
+    ],
+)
+def test_what_a_file_cannot_rightly_say_is_refused(tmp_path, said, message):
+    with pytest.raises(PipelineError, match=message):
+        saved(tmp_path / "w.safetensors", weights().state, **said)
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    with pytest.raises(PipelineError, match="is no file that can be read"):
+        load_weights(ModelParams(name="static_vit", weights=str(tmp_path), seed=0), 64)
 
 
 def test_a_size_off_the_patch_grid_is_refused_with_the_nearest():

@@ -1,5 +1,6 @@
 """Section `fit`: what is predicted, from what, and where the line is drawn."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,8 +27,8 @@ class ThresholdParams(Section):
             raise ValueError(f"rule accuracy_drop needs a share from 0 to below 1, not {self.value}")
         if self.rule == "latency_budget" and not 0 < self.value < float("inf"):
             raise ValueError(f"rule latency_budget needs milliseconds above 0, not {self.value}")
-        if self.value != self.value:
-            raise ValueError("the value must be a number, not NaN")
+        if not math.isfinite(self.value):
+            raise ValueError(f"the value must be a finite number, not {self.value}")
         return self
 
 
