@@ -1,6 +1,7 @@
 """What `model.name` may say: the project's own networks, and timm's that are built as those are."""
 
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import timm
@@ -81,7 +82,7 @@ def _describe(model: Any, name: str) -> Architecture:
     )
     with torch.device("meta"):
         plain = shape.build(model.patch_embed.img_size[0])
-    for theirs, ours in zip(_list_parts(model), _list_parts(plain), strict=False):
+    for theirs, ours in zip_longest(_list_parts(model), _list_parts(plain), fillvalue="nothing"):
         if theirs != ours:
             raise _refusal(name, f"it has {theirs} where a plain one has {ours}")
     return shape
