@@ -56,10 +56,13 @@ bench: setup  ## the usual way, every engine and extraction side by side: benchm
 SWEEP ?= -S fit.threshold.value=0.05,0.1,0.2,0.3
 
 sweep: setup  ## queue thresholds or proxies (SWEEP="-S fit.proxy=margin,learned"), run and compare them
+	@$(BIN)/dvc queue remove --quiet --failed  # Those of an earlier sweep.
 	$(BIN)/dvc exp run --queue --quiet $(SWEEP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc exp run --run-all  # DVC's worker looks for dvc on the PATH.
 	COLUMNS=220 $(BIN)/dvc exp show --no-pager --drop '.*' --keep 'Experiment|State' --keep 'fit.(proxy|threshold.value)' \
 		--keep '.*single_stream.adaptive.(escalation_rate|agreement|accuracy|latency_ms.mean)'
+	@! $(BIN)/dvc queue status | grep Failed || \
+		{ echo "An experiment failed, see above; dvc queue logs <task> says why."; exit 1; }
 
 format: setup  ## rewrite files in the project's format
 	$(BIN)/ruff format .

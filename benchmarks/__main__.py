@@ -31,6 +31,7 @@ from pipeline.files import whole_file, write_json
 from pipeline.machine import current_commit, describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.model import Role
+from pipeline.params.replay import Scenario
 from pipeline.params.runtime import Precision, RuntimeParams
 from pipeline.results import replace_in_file
 from pipeline.runtime import Runtime, resolve_runtime
@@ -42,6 +43,7 @@ SIZES_PX: dict[str, dict[Role, int]] = {
     "vit_base_patch16": {"low": 112, "mid": 160, "high": 224},
 }
 EXTRACTED = "static_vit"
+EXTRACTED_ROLES: tuple[Role, ...] = ("low", "high")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -62,12 +64,12 @@ def measure_extraction(
     for precision in runnable_precisions():
         runtime = fastest(precision)
         name = f"{runtime.backend} {precision}"
-        for role in ("low", "high"):
+        for role in EXTRACTED_ROLES:
             click.echo(f"extraction: {name}, {role}")
             ours = Ours(EXTRACTED, sizes_px, runtime)
             run = compare_bare(ours, role, images, count, folder / name / role)
             found.setdefault(name, {})[role] = run
-    for role in ("low", "high"):
+    for role in EXTRACTED_ROLES:
         click.echo(f"extraction: timm, {role}")
         rate = time_peer(sys.executable, "timm", files, folder / f"timm-{role}", sizes_px[role])
         found.setdefault("timm DataLoader + hooks", {})[role] = {"extraction_images_per_s": rate}
@@ -166,7 +168,10 @@ def main(
     sizes_px = SIZES_PX[model]
     offline_count = offline_count or 4 * OFFLINE_BLOCK[runtime.device.type]
     canvases = read_sample(images, sizes_px["high"], max(count, offline_count)).canvases
-    scenarios = {"single_stream": canvases[:count], "offline": repeat(canvases, offline_count)}
+    scenarios: dict[Scenario, Tensor] = {
+        "single_stream": canvases[:count],
+        "offline": repeat(canvases, offline_count),
+    }
     device = machine["gpu"].split(",")[0] or machine["processor"]  # Without the driver's version.
     device = "-".join(re.findall(r"[a-z0-9]+", device.lower()))
     measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count, commit)}

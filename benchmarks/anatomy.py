@@ -66,7 +66,8 @@ def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
     specs: dict[Role, Spec] = {role: bench.spec(role) for role in roles}
     for role, by_size in time_batches(specs, bench.batch_size).items():
         roles[role]["batch_ms_per_image"] = {str(size): value for size, value in by_size.items()}
-    return {"peak_gflop_per_s": peak, **roles, "changing_ms": _time_changes(bench, canvases)}
+    of_all: dict[str, Any] = {"peak_gflop_per_s": peak, "changing_ms": _time_changes(bench, canvases)}
+    return of_all | roles
 
 
 def _peak_of_torch(bench: Bench) -> float:

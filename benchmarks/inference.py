@@ -8,20 +8,21 @@ the host; decoding is outside, for all of them.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.usual import UsualWay, as_picture
-from pipeline.answers import NEEDS, Answers, PolicyName
+from pipeline.answers import NEEDS, PolicyName
 from pipeline.backends import BACKENDS, why_not
 from pipeline.cascade import Bench
-from pipeline.measure import choose_batches, run_block
+from pipeline.measure import System, choose_batches, run_block
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import Scenario
+from pipeline.params.runtime import Precision
 from pipeline.policy import Policy
 from pipeline.runtime import Runtime, prepare_process
 from pipeline.timing import Floats, spread, summarise_latency
@@ -42,18 +43,12 @@ MOST_ROUNDS = 8
 USUAL = "usual way float32"
 
 
-class System(Protocol):
-    """Whatever answers canvases under a policy: a cascade, or the usual way."""
-
-    def answer(self, name: PolicyName, canvases: Tensor) -> Answers: ...
-
-
 def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
     """Every engine and precision that runs on the device, by name, but for those to skip.
 
     skip: names, or backends in every precision.
     """
-    asked = [(backend, precision) for backend in BACKENDS for precision in ("float32", "bfloat16")]
+    asked = [(backend, precision) for backend in BACKENDS for precision in get_args(Precision)]
     return {
         name: replace(runtime, backend=backend, precision=precision)
         for backend, precision in asked

@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline.cascade import Bench
@@ -42,7 +41,7 @@ def ask_torch(bench: Bench, role: Role, canvases: Tensor) -> dict[str, Any]:
         profiled_ms = _answer(engine, images)
     kernels_ms: dict[str, float] = {}
     for event in profiler.key_averages():
-        if (event.device_type == DeviceType.CUDA) == on_gpu:
+        if (event.device_type.name == "CUDA") == on_gpu:
             taken_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             kernels_ms[event.key] = taken_us / 1e3 / len(images)
     scale = 1.0 if on_gpu else pass_ms / profiled_ms

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.params.model import ModelParams
 from pipeline.vit import TracedViT, load_weights
 
-np.AxisError = np.exceptions.AxisError  # NumPy 2 moved what thingsvision 2.7 reads at import.
+vars(np)["AxisError"] = np.exceptions.AxisError  # NumPy 2 moved what thingsvision 2.7 reads at import.
 
 import torch  # noqa: E402
 from thingsvision import get_extractor_from_model  # noqa: E402

@@ -92,7 +92,7 @@ class UsualWay:
     def _change(self) -> float:
         states = self.vit.trace
         steps = [torch.norm(b - a, dim=-1).item() for a, b in itertools.pairwise(states)]
-        return sum(steps) / len(steps)
+        return float(sum(steps) / len(steps))
 
 
 def as_picture(canvas: Tensor) -> Image.Image:

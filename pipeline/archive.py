@@ -2,6 +2,7 @@
 
 import re
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -128,7 +129,8 @@ def _read_lines(path: Path, file: zipfile.ZipFile, member: str) -> list[tuple[in
         text = _read_member(file, member).decode("utf-8-sig")
     except ValueError as error:
         raise PipelineError(f"{path}: {member}: {error}; expected UTF-8 text; use a whole archive") from None
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
+    return [(number, line) for number, line in lines if line.strip()]
 
 
 def _read_classes(path: Path, file: zipfile.ZipFile, root: str) -> tuple[tuple[str, str], ...]:
@@ -150,6 +152,7 @@ def _read_labelled(
 ) -> tuple[LabelledImage, ...]:
     member = f"{root}{ANNOTATIONS}"
     found: dict[str, LabelledImage] = {}
+    composed = {unicodedata.normalize("NFC", name): name for name in file.namelist()}
     for number, line in _read_lines(path, file, member):
         name, _, rest = line.strip().partition("\t")
         wnid = rest.partition("\t")[0].strip()
@@ -162,7 +165,10 @@ def _read_labelled(
             )
         if name in found:
             raise PipelineError(f"{where}: {name!r} is annotated a second time; keep one line for each image")
-        found[name] = LabelledImage(f"val/{name}", wnid, f"{root}val/images/{name}")
+        image = f"{root}val/images/{name}"
+        if image not in file.NameToInfo:  # Some systems pack an accent as a letter of its own.
+            image = composed.get(unicodedata.normalize("NFC", image), image)
+        found[name] = LabelledImage(f"val/{name}", wnid, image)
     if not found:
         raise PipelineError(f"{path}: {member}: annotates no image; expected one line for each image")
     return tuple(found[name] for name in sorted(found))

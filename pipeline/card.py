@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.params.model import Role
 
-def format_card(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> str:
+
+def format_card(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> str:
     """Markdown: top-1 by resolution, and how the weights came about; `trained` is metrics/train.json."""
     heads = trained.get("heads")
     names = [
@@ -31,7 +33,7 @@ def format_card(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> str:
     )
 
 
-def describe_scores(trained: Mapping[str, Any], sizes_px: Mapping[str, int]) -> list[str]:
+def describe_scores(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> list[str]:
     """For the terminal: a line for each role, then one for each difference between two."""
     scores = [
         f"{role} ({sizes_px[role]} px): {_percent(score['accuracy'])} "

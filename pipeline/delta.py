@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.embeddings import check_pair, iter_embeddings, read_set_fingerprint
 from pipeline.errors import PipelineError
+from pipeline.labels import true_classes
 from pipeline.tables import DELTAS, read_table, vectors
 
 _EXAMPLES = 3
@@ -136,12 +137,10 @@ def _examples(ids: NDArray[np.str_]) -> str:
 
 def _with_correctness(table: pl.DataFrame, classes: Sequence[str] | None) -> pl.DataFrame:
     """Add low_correct and high_correct; null where the model does not know all of the data's classes."""
-    if not classes or not set(table["wnid"]) <= set(classes):
-        return table.with_columns(low_correct=pl.lit(None, pl.Boolean), high_correct=pl.lit(None, pl.Boolean))
-    index = {wnid: position for position, wnid in enumerate(classes)}
-    truth = pl.col("wnid").replace_strict(index, return_dtype=pl.Int32)
+    truth = true_classes(table["wnid"].to_list(), classes)
+    expected = pl.lit(None, pl.Int64) if truth is None else pl.Series(truth)
     return table.with_columns(
-        low_correct=pl.col("top1_low") == truth, high_correct=pl.col("top1_high") == truth
+        low_correct=pl.col("top1_low") == expected, high_correct=pl.col("top1_high") == expected
     )
 
 

@@ -126,7 +126,7 @@ def extract(
     canvas_px: int,
     batch_size: int,
     shard_images: int,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int], object],
 ) -> Tally:
     """Write `folder`/part-*.parquet for all rows of `images`; whole shards found there are kept.
 

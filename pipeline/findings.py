@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.measured import Document, Metrics
-from pipeline.timing import FEWEST_BLOCKS
+from pipeline.timing import FEWEST_BLOCKS, WINDOWS
 from pipeline.wording import DASH, Grid, interval_of, milliseconds, number, percent, times, words
 
 SCENARIOS = {
@@ -107,14 +107,18 @@ def describe_speed(scenario: Document) -> list[str]:
             f"The intervals are of {number(scenario['blocks'], 0)} blocks alone, and so too narrow; "
             "replay more images"
         )
-    lines.append(
-        "Stable: yes"
-        if is_stable(scenario)
-        else "UNSTABLE: the timing did not settle; measure again on an idle machine"
-    )
+    lines.append(_stability(scenario))
     if scenario.get("decision_agreement", 1) < 1:
         lines.append(f"Decisions equal to those of fit: {percent(scenario['decision_agreement'])}")
     return lines
+
+
+def _stability(scenario: Document) -> str:
+    if is_stable(scenario):
+        return "Stable: yes"
+    if scenario.get("blocks", FEWEST_BLOCKS) < WINDOWS:
+        return "Stable: unknown, of so few blocks"
+    return "UNSTABLE: the timing did not settle; measure again on an idle machine"
 
 
 def _speedup(scenario: Document) -> str:

@@ -33,7 +33,14 @@ from pipeline.costs import check_costs
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
-from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
+from pipeline.judge import (
+    column,
+    harmed_if_low,
+    has_labels,
+    judge,
+    losses_if_low,
+    plot_tables,
+)
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams, ThresholdParams
@@ -41,6 +48,7 @@ from pipeline.policy import Policy, decide, score
 from pipeline.proxies import get_proxy
 from pipeline.samples import join_proxies
 from pipeline.thresholds import Costs, Threshold, choose_threshold
+from pipeline.timing import FEWEST_IMAGES
 
 # Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
 _LEARNING_SHARE = 0.2
@@ -113,7 +121,8 @@ def fit(
         "certificate": _numbers(certificate) or None,
         **judge(judged, policy, calibration, params),
     }
-    return Fitted(policy, metrics, plot_tables(judged, policy, calibration), threshold.warnings)
+    warnings = (*threshold.warnings, *_warn_of_few(judged))
+    return Fitted(policy, metrics, plot_tables(judged, policy, calibration), warnings)
 
 
 def _learn(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, tuple[float, ...]]:
@@ -177,6 +186,13 @@ def _explain_failure(certificate: Mapping[str, Any]) -> str:
         f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
         f"all are escalated; at this rate {describe_remedy(certificate)}. Every image is escalated"
     )
+
+
+def _warn_of_few(judged: pl.DataFrame) -> list[str]:
+    if len(judged) >= FEWEST_IMAGES:
+        return []
+    found = f"{len(judged)} evaluation images are too few for intervals (expected {FEWEST_IMAGES} or more)"
+    return [f"{found}: nothing is claimed from them; draw more with data.evaluation_images"]
 
 
 def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:

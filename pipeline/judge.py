@@ -14,12 +14,12 @@ from pipeline.deferral import (
     agreement_over_random,
     draw_weights,
     gain_over_random,
-    percentile_interval,
-    resample,
+    interval_of_mean,
 )
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
+from pipeline.timing import FEWEST_IMAGES
 
 _CURVE_RATES = np.linspace(0, 1, 101)
 
@@ -69,7 +69,8 @@ def judge(
         "certified_risk": _recheck(samples, escalated, weights, params) if policy.certificate else None,
         **_with_labels(samples, escalated),
     }
-    return {"evaluation": evaluation, "beats_random": int(gain is not None and gain.ci_low > 0)}
+    told = len(samples) >= FEWEST_IMAGES and gain is not None and gain.ci_low > 0
+    return {"evaluation": evaluation, "beats_random": int(told)}
 
 
 def _recheck(
@@ -82,9 +83,7 @@ def _recheck(
     rule, images = params.threshold, len(samples)
     if rule.rule == "accuracy_drop":
         lost = losses_if_low(samples) * ~escalated
-        return percentile_interval(
-            resample(lambda part: part @ lost / images, weights), rule.confidence
-        )._asdict()
+        return interval_of_mean(lost, weights, rule.confidence)._asdict()
     harmful = int((harmed_if_low(samples) & ~escalated).sum())
     interval = binomtest(harmful, images).proportion_ci(rule.confidence, method="exact")
     return {"value": harmful / images, "ci_low": float(interval.low), "ci_high": float(interval.high)}

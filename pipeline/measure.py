@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ from pipeline.tables import iter_batches
 from pipeline.timing import Floats, settle
 
 _BATCHES_TRIED = 4
+
+
+class System(Protocol):
+    """Whatever answers canvases under a policy: a cascade, or what it is compared with."""
+
+    def answer(self, name: PolicyName, canvases: Tensor) -> Answers: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def measure_scenario(
     cascade: Cascade,
     sample: Sample,
     params: ReplayParams,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int], object],
 ) -> tuple[dict[PolicyName, Records], bool]:
     """Time every policy on every image; returns the records and whether the warm-up settled.
 
@@ -147,20 +154,18 @@ def _warm_up(cascade: Cascade, canvases: Tensor, one_by_one: bool, params: Repla
     return settle(window, params.stable_within, params.warmup_windows)
 
 
-def run_block(
-    cascade: Cascade, name: PolicyName, canvases: Tensor, one_by_one: bool
-) -> tuple[Floats, Answers]:
+def run_block(system: System, name: PolicyName, canvases: Tensor, one_by_one: bool) -> tuple[Floats, Answers]:
     """Latency per image, ms (B,), and answers; a batched block's time is shared equally."""
     if not one_by_one:
-        elapsed_ms, answers = _timed(cascade, name, canvases)
+        elapsed_ms, answers = _timed(system, name, canvases)
         return np.full(len(canvases), elapsed_ms / len(canvases)), answers
-    results = [_timed(cascade, name, canvas) for canvas in canvases.split(1)]
+    results = [_timed(system, name, canvas) for canvas in canvases.split(1)]
     return np.array([elapsed_ms for elapsed_ms, _ in results]), _concat([answers for _, answers in results])
 
 
-def _timed(cascade: Cascade, name: PolicyName, canvases: Tensor) -> tuple[float, Answers]:
+def _timed(system: System, name: PolicyName, canvases: Tensor) -> tuple[float, Answers]:
     started_ns = time.perf_counter_ns()
-    answers = cascade.answer(name, canvases)
+    answers = system.answer(name, canvases)
     return (time.perf_counter_ns() - started_ns) / 1e6, answers
 
 

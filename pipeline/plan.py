@@ -61,7 +61,7 @@ def replay_rates(
     scenario: Scenario,
     costs: Costs,
     params: ReplayParams,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int], object],
     rates: Sequence[float] = RATES,
 ) -> list[Point]:
     """Run the cascade at each rate, timed beside static low and high; thresholds from the sample's scores."""

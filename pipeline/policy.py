@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.learned import NAME, Learned
+from pipeline.params.fit import OracleName
 from pipeline.proxies import Proxy, get_proxy
 
 FORMAT = 1
@@ -33,7 +34,7 @@ class Policy:
     coefficients: of proxy `learned`, empty for the others.
     """
 
-    oracle: str
+    oracle: OracleName
     proxy: str
     direction: int
     threshold: float

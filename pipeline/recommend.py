@@ -13,9 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.certify import risk_bound
-from pipeline.deferral import Interval, draw_weights, percentile_interval, resample
+from pipeline.deferral import Interval, draw_weights, interval_of_mean
 from pipeline.frontier import Prices
 from pipeline.judge import harmed_if_low, has_labels, losses_if_low
+from pipeline.params.fit import FitParams
 from pipeline.policy import escalate
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats
@@ -39,7 +40,8 @@ class Recommendation:
 
     proxy: whose scores; threshold: in their units. quality: accuracy or, without labels, agreement with
     always-high.
-    calibration_drop and drop: quality lost against always-high, on the images that chose and on the others.
+    calibration_drop and drop: quality lost against always-high, on the images that chose and on the others;
+    calibration_latency_ms and latency_ms: what these cost.
     risk_bound: exact upper bound of P(stays low and is harmed) at the confidence asked for. tried: proxies
     among which this one was chosen.
     """
@@ -51,6 +53,7 @@ class Recommendation:
     calibration_drop: float
     drop: Interval
     reached: float
+    calibration_latency_ms: float
     latency_ms: float
     speedup: float
     harmful: int
@@ -72,15 +75,14 @@ def recommend(
     scores: Mapping[str, Floats],
     prices: Prices,
     limits: Limits,
-    confidence: float,
-    resamples: int,
-    seed: int,
+    params: FitParams,
 ) -> Recommendation | None:
     """The cheapest threshold of any of the proxies within the limits; at one cost, the one that loses least.
 
     samples: table of deltas; scores: by proxy, (N,) in its order. With a limit on latency alone,
     the one that loses least. None where no threshold is within the limits on the calibration images.
     """
+    confidence = params.threshold.confidence
     learns = (samples["split"] == "calibration").to_numpy()
     losses = losses_if_low(samples)
     chosen = {
@@ -91,14 +93,15 @@ def recommend(
     if not chosen:
         return None
     proxy = min(chosen, key=lambda name: _order(chosen[name], limits))
-    _, calibration_drop, threshold = chosen[proxy]
+    calibration_latency_ms, calibration_drop, threshold = chosen[proxy]
     judged = samples.filter(~pl.Series(learns))
     escalated = escalate(scores[proxy][~learns], threshold)
     rate = float(escalated.mean())
     latency_ms = float(prices.at(np.array([rate]))[0])
     harmful = int((harmed_if_low(judged) & ~escalated).sum())
     high = judged["high_correct"].to_numpy().mean() if has_labels(samples) else 1.0
-    drop = interval_of_mean(losses[~learns] * ~escalated, confidence, resamples, seed)
+    weights = draw_weights(len(judged), params.bootstrap, params.seed)
+    drop = interval_of_mean(losses[~learns] * ~escalated, weights, confidence)
     return Recommendation(
         proxy=proxy,
         threshold=threshold,
@@ -107,6 +110,7 @@ def recommend(
         calibration_drop=calibration_drop,
         drop=drop,
         reached=float(high - drop.value),
+        calibration_latency_ms=calibration_latency_ms,
         latency_ms=latency_ms,
         speedup=prices.latency_ms["static_high"] / latency_ms,
         harmful=harmful,
@@ -144,9 +148,3 @@ def _choose(scores: Floats, losses: Floats, prices: Prices, limits: Limits) -> _
 def _allows(limits: Limits, choice: _Choice) -> bool:
     cheap = limits.latency_ms is None or choice.latency_ms <= limits.latency_ms
     return cheap and (limits.drop is None or choice.drop <= limits.drop)
-
-
-def interval_of_mean(losses: Floats, confidence: float, resamples: int, seed: int) -> Interval:
-    """Of losses (N,), by a percentile bootstrap over images."""
-    weights = draw_weights(len(losses), resamples, seed)
-    return percentile_interval(resample(lambda part: part @ losses / len(losses), weights), confidence)

@@ -12,6 +12,7 @@ from pipeline.answers import PolicyName
 from pipeline.cascade import Bench
 from pipeline.fidelity import compare_with_eager
 from pipeline.frontier import Outcome, Prices, draw_frontier
+from pipeline.labels import true_classes
 from pipeline.measure import Records, Sample, choose_batches, measure_memory, measure_scenario
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
@@ -52,14 +53,6 @@ class Replayed(NamedTuple):
     frontier: dict[str, list[float | None]]
 
 
-def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The model's class index of each image (N,); None where the model does not know all of the classes."""
-    index = {wnid: position for position, wnid in enumerate(classes or ())}
-    if not set(wnids) <= index.keys():
-        return None
-    return np.array([index[wnid] for wnid in wnids])
-
-
 def summarise_scenario(
     scenario: Scenario,
     records: Mapping[PolicyName, Records],
@@ -78,7 +71,8 @@ def summarise_scenario(
     draw = (params.confidence, params.bootstrap, params.seed)
     speedup = bootstrap_blocks(_speedup, totals, *draw)
     overhead = bootstrap_blocks(_overhead, totals, *draw)
-    statics = (records["static_low"].latency_ms, records["static_high"].latency_ms)
+    # By block: offline, the images of one share its time, and would agree with themselves.
+    statics = totals[:, [_LOW, _HIGH]] / totals[:, [_IMAGES]]
     return {
         **{name: _summarise_policy(name, records, scenario, truth) for name in records},
         "speedup_vs_static_high": speedup._asdict(),
@@ -87,7 +81,7 @@ def summarise_scenario(
         "overhead_ci_low": overhead.ci_low,
         "overhead_ci_high": overhead.ci_high,
         "within_bound": int(overhead.ci_high >= 1 or len(totals) < FEWEST_BLOCKS),
-        "stable": int(settled and all(is_stable(values, params.stable_within) for values in statics)),
+        "stable": int(settled and all(is_stable(values, params.stable_within) for values in statics.T)),
         "images": int(images),
         "blocks": len(totals),
     }
@@ -162,7 +156,7 @@ def replay(
     sample: Sample,
     expected: Expected,
     params: ReplayParams,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int], object],
 ) -> Replayed:
     """Time every scenario, and hold the engine against eager; `expected`: what fit says of the images."""
     few = sample.canvases[: bench.batch_size]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_WINDOWS = 3
+WINDOWS = 3
 # Least samples for a percentile, so that it does not rest on the largest value alone (MLPerf's rule of
 # thumb at 95 % confidence: the tail must hold at least about three samples).
 _LEAST_SAMPLES = {50: 1, 90: 29, 99: 299}
@@ -40,24 +40,26 @@ def settle(measure_window: Callable[[], float], within: float, at_most: int) -> 
     seen: list[float] = []
     while len(seen) < at_most:
         seen.append(measure_window())
-        if len(seen) >= _WINDOWS and spread(seen[-_WINDOWS:]) <= within:
+        if len(seen) >= WINDOWS and spread(seen[-WINDOWS:]) <= within:
             return True
     return False
 
 
 def is_stable(latency_ms: Floats, within: float) -> bool:
-    """Do the means of the first, middle and last third of (N,) agree within `within`?
+    """Do the means of the first, middle and last third of (N,) agree within `within`? False where N < 3.
 
     Means, as the speed-up is made of them: beside another busy process medians can stay level while a
     tail of waits makes up most of the time.
     """
-    if len(latency_ms) < _WINDOWS:
+    if len(latency_ms) < WINDOWS:
         return False
-    return spread([float(np.mean(part)) for part in np.array_split(latency_ms, _WINDOWS)]) <= within
+    return spread([float(np.mean(part)) for part in np.array_split(latency_ms, WINDOWS)]) <= within
 
 
 # With fewer, an interval from resampled blocks holds the truth less often than it says.
 FEWEST_BLOCKS = 10
+# Likewise of images: resamples of fewer hold too little that differs.
+FEWEST_IMAGES = 30
 
 
 def bootstrap_blocks(

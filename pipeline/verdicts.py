@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pipeline.certify import describe_ground, describe_promise
 from pipeline.measured import Document
+from pipeline.timing import FEWEST_IMAGES
 from pipeline.wording import interval_of, number, percent, points
 
 
@@ -61,7 +62,7 @@ def _judge_agreement(evaluation: Document) -> Verdict:
         holds = agreement is not None and random is not None and agreement > random
         measured = ""
     else:
-        holds = difference["ci_low"] > 0
+        holds = difference["ci_low"] > 0 and evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
         measured = f", {points(difference['value'])}{interval_of(difference, 'ci_low', 'ci_high', points)}"
     return Verdict(
         f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.drift import Floats, check_conditions, check_enough, compare_scores, conclude, describe
 from pipeline.embeddings import measure_proxy, read_set_fingerprint
@@ -70,7 +71,7 @@ def _read_reference(folder: Path, deltas: Path, policy: Policy) -> Floats:
         raise PipelineError(f"{deltas}: made from other images than {folder}; run delta and fit again")
     table = read_table(deltas, ["image_id", "split"]).to_pydict()
     splits = dict(zip(table["image_id"], table["split"], strict=True))
-    chosen = np.array([splits.get(image_id) == "calibration" for image_id in ids])
+    chosen: NDArray[np.bool_] = np.array([splits.get(image_id) == "calibration" for image_id in ids])
     if chosen.sum() != policy.calibration_images:
         raise PipelineError(
             f"{folder}: {chosen.sum()} images of the calibration split of {deltas}, expected the "

@@ -9,8 +9,9 @@ from pipeline.certify import describe_ground, describe_promise
 from pipeline.files import write_csv, write_json
 from pipeline.fit import conditions, fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
-from pipeline.policy import write_policy
+from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, write_policy
 from pipeline.tables import read_fingerprint
+from pipeline.timing import FEWEST_IMAGES
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -44,12 +45,19 @@ def _sentence(metrics: dict[str, Any], settings: FitParams) -> str:
     return "\n".join(
         [
             *_certificate(metrics),
-            f"fit: threshold {metrics['threshold']:.6g}; "
+            f"fit: threshold {_threshold(metrics['threshold'])}; "
             f"evaluation escalates {judged['escalation_rate']:.4f}, agreement {judged['agreement']:.4f}, "
-            + _compare(judged["agreement_over_random"], "random escalation"),
-            f"fit: {settings.proxy} on {settings.oracle}: " + _verdict(judged["gain_over_random"]),
+            + _compare(judged["agreement_over_random"], judged["images"]),
+            f"fit: {settings.proxy} on {settings.oracle}: "
+            + _verdict(judged["gain_over_random"], judged["images"]),
         ]
     )
+
+
+def _threshold(value: float) -> str:
+    """The stand-ins for the two ends are no numbers to read."""
+    ends = {NEVER_ESCALATE: "above all scores", ALWAYS_ESCALATE: "below all scores"}
+    return ends.get(value, f"{value:.6g}")
 
 
 def _certificate(metrics: dict[str, Any]) -> list[str]:
@@ -65,16 +73,19 @@ def _certificate(metrics: dict[str, Any]) -> list[str]:
     return [sentence]
 
 
-def _verdict(gain: dict[str, float] | None) -> str:
+def _verdict(gain: dict[str, float] | None, images: int) -> str:
     if gain is None:
         return "the oracle is the same for every evaluation image, so no order of escalation is better"
-    return _compare(gain, "random escalation") + " (0 random, 1 oracle)"
+    return _compare(gain, images) + " (0 random, 1 oracle)"
 
 
-def _compare(gain: dict[str, float], other: str) -> str:
+def _compare(gain: dict[str, float], images: int) -> str:
+    """A gain over random escalation; of too few images nothing is claimed."""
     low, high = gain["ci_low"], gain["ci_high"]
     says = "beats" if low > 0 else "is WORSE than" if high < 0 else "does NOT beat"
-    return f"{says} {other}: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    if images < FEWEST_IMAGES:
+        says = "cannot be told from"
+    return f"{says} random escalation: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pipeline.costs import check_costs
 from pipeline.files import read_json
 from pipeline.machine import describe_machine
 from pipeline.measure import read_sample
-from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.plan import RATES, Costs, Point, break_even_rate, read_costs, replay_rates
@@ -42,7 +42,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     }
     check_costs(found, running, {"low": sizes.low, "high": sizes.high}, profile)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
-    cascade_px = {"low": sizes.low, "high": sizes.high}
+    cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
     sample = read_sample(images, sizes.high, count)
     for scenario in settings.scenarios:

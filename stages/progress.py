@@ -15,7 +15,7 @@ LINE_INTERVAL_S = 10.0
 class Advance(Protocol):
     """Called with the number of units done since the last call."""
 
-    def __call__(self, amount: int = 1, /) -> None: ...
+    def __call__(self, amount: int = 1, /) -> object: ...
 
 
 @contextmanager

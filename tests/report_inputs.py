@@ -67,7 +67,7 @@ def fit_metrics(**changes: Any) -> dict[str, Any]:
         "threshold_oracle": 2.25,
         "calibration": {"images": 3, "escalation_rate": 0.1, "spearman": 0.5},
         "evaluation": {
-            "images": 3,
+            "images": 3000,
             "escalation_rate": 0.1,
             "agreement": 0.875,
             "random_agreement": 0.82,

@@ -1,4 +1,5 @@
 import stat
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -153,3 +154,22 @@ def test_training_images_are_those_of_the_listed_classes(tmp_path: Path) -> None
             LabelledImage("train/n1/n1_1.JPEG", "n1", f"{ROOT}train/n1/images/n1_1.JPEG"),
             LabelledImage("train/n2/n2_0.JPEG", "n2", f"{ROOT}train/n2/images/n2_0.JPEG"),
         )
+
+
+def test_lines_may_end_as_any_system_ends_them(tmp_path: Path) -> None:
+    for end in (b"\r", b"\r\n"):
+        content = members(balanced(2), ["n1", "n2"])
+        texts = {name: data.replace(b"\n", end) for name, data in content.items() if name.endswith(".txt")}
+        with open_archive(write_zip(tmp_path / "a.zip", content | texts)) as archive:
+            assert [wnid for wnid, _ in archive.classes] == ["n1", "n2"]
+            assert len(archive.labelled) == 4
+
+
+def test_an_accent_may_be_packed_as_a_letter_of_its_own(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "pétale.JPEG") for form in ("NFC", "NFD"))
+    content = members([(apart, "n1", b"pixels")], ["n1"])
+    annotations = f"{ROOT}val/val_annotations.txt"
+    content[annotations] = content[annotations].replace(apart.encode(), composed.encode())
+    with open_archive(write_zip(tmp_path / "a.zip", content)) as archive:
+        assert archive.labelled[0].image_id == f"val/{composed}"
+        assert archive.read(archive.labelled[0].member) == b"pixels"

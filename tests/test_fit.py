@@ -10,6 +10,7 @@ from pipeline.fit import fit, read_costs, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table
+from pipeline.timing import FEWEST_IMAGES
 from tests.made import images_table
 from tests.sets import write_set
 
@@ -98,7 +99,17 @@ def test_none_and_all_are_valid_results_with_a_warning(value, escalated, agreeme
     assert fitted.metrics["evaluation"]["escalation_rate"] == escalated
     assert fitted.metrics["evaluation"]["agreement"] == agreement
     assert fitted.metrics["threshold_oracle"] is None
-    assert len(fitted.warnings) == 1
+    assert fitted.warnings[0].startswith(f"{'every' if value else 'no'} calibration image is escalated")
+
+
+def test_of_a_few_images_nothing_is_claimed():
+    """Though the oracle itself is the proxy, and no resample knows better."""
+    known = np.arange(2 * FEWEST_IMAGES, dtype=float)
+    enough = fit(samples(known, known), params(), FINGERPRINT)
+    few = fit(samples(known[:-2], known[:-2]), params(), FINGERPRINT)
+    assert (enough.metrics["beats_random"], enough.warnings) == (1, ())
+    assert few.metrics["beats_random"] == 0
+    assert "29 evaluation images are too few" in few.warnings[0]
 
 
 def test_a_constant_oracle_gives_a_valid_result():

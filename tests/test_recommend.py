@@ -45,7 +45,7 @@ def samples(count=2000, seed=0, labelled=True):
 
 
 def ask(table, scores, **limits):
-    return recommend(table, {"hard": scores}, PRICES, Limits(**limits), 0.9, 200, 0)
+    return recommend(table, {"hard": scores}, PRICES, Limits(**limits), params())
 
 
 def test_the_cheapest_threshold_within_the_drop_is_found():
@@ -90,7 +90,7 @@ def test_of_several_proxies_the_best_on_the_calibration_images_is_taken(limits):
         "hard": scores,
         "trap": np.where(split, noise, table["agree"].not_().to_numpy()),
     }
-    found = recommend(table, several, PRICES, Limits(**limits), 0.9, 200, 0)
+    found = recommend(table, several, PRICES, Limits(**limits), params())
     assert found == replace(ask(table, scores, **limits), tried=3)
     assert found.proxy == "hard"
 

@@ -32,7 +32,7 @@ Engine against eager float32 on 256 images: 99.5 % of the decisions equal; large
 largest value, within the tolerance 5e-02.
 
 Conditions: device cpu; processor Test CPU; threads 2 (of 4 cores); backend eager; precision float32; \
-batch 64; resolutions low 32 px, mid 48 px, high 64 px; images 3 calibration, 3 evaluation; \
+batch 64; resolutions low 32 px, mid 48 px, high 64 px; images 3 calibration, 3,000 evaluation; \
 weights random (sha256 0123456789ab); versions python 3.12.1, torch 2.15.0, timm 1.0.31; system Linux; \
 timed transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding; \
 commit fedcba9876543210.

@@ -1,0 +1,14 @@
+"""What the model would have to answer: its own index of each image's class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The model's class index of each image (N,); None where the model does not know all of the classes."""
+    index = {wnid: position for position, wnid in enumerate(classes or ())}
+    if not set(wnids) <= index.keys():
+        return None
+    return np.array([index[wnid] for wnid in wnids], dtype=np.int64)

@@ -1,0 +1,12 @@
+"""The model's own order of the classes goes before the data's."""
+
+from pipeline.labels import true_classes
+
+
+def test_images_get_the_index_that_the_model_knows_their_class_by():
+    assert true_classes(["b", "a", "d", "b"], ["a", "b", "c", "d"]).tolist() == [1, 0, 3, 1]
+
+
+def test_a_class_that_the_model_does_not_know_leaves_all_without():
+    assert true_classes(["b", "x"], ["a", "b"]) is None
+    assert true_classes(["b"], None) is None
