@@ -18,8 +18,12 @@ Document = Mapping[str, Any]
 
 
 class Mid(NamedTuple):
-    """Static mid as replayed, and how far its answers are ahead of the recommended cascade's, as a share."""
+    """Static mid as replayed, and how far its answers are ahead of the recommended cascade's, as a share.
 
+    quality and lead are of the images that were replayed.
+    """
+
+    images: int
     latency_ms: float
     quality: float
     lead: Interval
@@ -30,8 +34,8 @@ def find_mid(
 ) -> Mid:
     """samples: as `mark_mid` leaves them; scores (N,) in their order; measured: of a scenario."""
     lead = lead_of_mid(samples, scores, threshold, params)
-    quality = float(column(samples.filter(is_answered(samples)), "mid_right").mean())
-    return Mid(measured["static_mid"]["latency_ms"]["mean"], quality, lead)
+    right = column(samples.filter(is_answered(samples)), "mid_right")
+    return Mid(len(right), measured["static_mid"]["latency_ms"]["mean"], float(right.mean()), lead)
 
 
 def refuse(names: Sequence[str], measured: Document, every: str) -> PipelineError:
@@ -80,7 +84,7 @@ def _against(mid: Mid, found: Recommendation) -> str:
     verdict = f"{'dearer' if dearer else 'no dearer'}, {answers}"
     if better and not dearer:
         verdict = f"AHEAD of it: {verdict}"
-    shown = f"{mid.quality:.2%} at {mid.latency_ms:.2f} ms"
+    shown = f"{mid.quality:.2%} of {mid.images} replayed images, {mid.latency_ms:.2f} ms"
     return f"  static mid: {shown}, {_points(mid.lead)} points of {found.quality} against it; {verdict}"
 
 

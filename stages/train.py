@@ -22,6 +22,7 @@ from pipeline.runtime import resolve_runtime
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.publish import Publisher
+from pipeline.training.recipe import choose_precision
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
 from pipeline.zoo import find_network
@@ -50,20 +51,23 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     architecture = find_network(model.name).architecture
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
+    chosen = choose_precision(values.precision, runtime.device)
+    values = values.model_copy(update={"precision": chosen})
     with open_archive(archive) as opened:
         data = _load(opened, sizes["high"], architecture.classes, values)
         run = start_run(architecture, list(sizes.values()), values, runtime.device)
-        checkpoint = SCRATCH / f"{_key(architecture, values, sizes, data)}.pt"
+        click.echo(f"train: {runtime.device}, {chosen}, {' and '.join(run.optimizer_names)}")
+        checkpoint = SCRATCH / f"{_key(architecture, values, run.optimizer_names, sizes, data)}.pt"
         if checkpoint.exists():
             resume_run(run, checkpoint)
             click.echo(f"train: goes on after step {run.step} ({checkpoint})")
         if runtime.device.type == "cuda":
-            run.model.compile_blocks()
-            run.averaged.compile_blocks()
+            run.compile_blocks()
         trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
         with torch.enable_grad(), show_share("train") as show:
             train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
-        about = {"resolutions": sizes, "recipe": values.model_dump(), **_account(run, data)}
+        recipe = {**values.model_dump(), "optimizers": run.optimizer_names}
+        about = {"resolutions": sizes, "recipe": recipe, **_account(run, data)}
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
         publisher = Publisher(model, opened, data, sizes, runtime, batch_size, values, bar)
         trained = Weights(architecture, run.averaged.to_state(), None, sha256="")
@@ -82,8 +86,14 @@ def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -
         return load_training(archive, canvas_px, classes, values.holdout_per_class, values.seed, advance)
 
 
-def _key(architecture: Architecture, values: TrainParams, sizes: dict[Role, int], data: TrainingData) -> str:
-    settings = [asdict(architecture), values.model_dump(exclude=BUDGET), sizes, data.sha256]
+def _key(
+    architecture: Architecture,
+    values: TrainParams,
+    optimizers: list[str],
+    sizes: dict[Role, int],
+    data: TrainingData,
+) -> str:
+    settings = [asdict(architecture), values.model_dump(exclude=BUDGET), optimizers, sizes, data.sha256]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -41,9 +41,10 @@ def test_evaluation_images_that_cost_more_than_the_limit_are_told():
 def test_static_mid_is_ahead_only_where_it_is_no_dearer_and_better_outside_the_interval(
     latency_ms, lead, says
 ):
-    text = describe(mid=Mid(latency_ms, 0.81, lead))
-    shown = f"{100 * lead.value:+.2f} [{100 * lead.ci_low:+.2f}, {100 * lead.ci_high:+.2f}]"
-    assert f"static mid: 81.00% at {latency_ms:.2f} ms, {shown} points of accuracy against it" in text
+    text = describe(mid=Mid(400, latency_ms, 0.81, lead))
+    interval = f"{100 * lead.value:+.2f} [{100 * lead.ci_low:+.2f}, {100 * lead.ci_high:+.2f}]"
+    shown = f"static mid: 81.00% of 400 replayed images, {latency_ms:.2f} ms, {interval} points of accuracy"
+    assert shown in text
     assert says in text
 
 
@@ -68,4 +69,5 @@ def test_static_mid_is_judged_on_the_images_that_it_answered():
     )
     measured = {"static_mid": {"latency_ms": {"mean": 3.0}}}
     found = find_mid(table, np.array([0.0, 0, 1, 0]), 0.5, measured, params())
-    assert (found.latency_ms, found.quality, found.lead.value) == (3.0, 0.5, -0.5)
+    assert found == Mid(2, 3.0, 0.5, found.lead)
+    assert found.lead.value == -0.5

@@ -22,13 +22,14 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
+from pipeline.training import recipe
 from pipeline.training.augment import crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
 from pipeline.training.loop import Trainer, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import find_right, score_validation, write_weights
-from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.recipe import choose_precision, compute_joint_loss, compute_shared_loss, learning_rate
 from pipeline.training.state import resume_run, start_run
 from pipeline.vit import TracedViT, Weights, load_weights
 from stages.train import main
@@ -39,7 +40,7 @@ from tests.imports import ROOT
 CPU = torch.device("cpu")
 SIZES_PX = [32, 48, 64]
 STATIC = ARCHITECTURES["static_vit"]
-# For runs of some steps: Muon takes seconds a step for the other, where bfloat16 is imitated.
+# For runs of some steps, which take long for the other.
 SMALL = Architecture("small", 4, 64, 2, 2, 200)
 SHIPPED = ROOT / "models/static_vit.safetensors"
 REAL = ROOT / "../shared/data/tiny-imagenet-200-subset.zip"
@@ -49,6 +50,22 @@ def train_params(**changes):
     values = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
     values |= {"steps": 4, "batch_size": 8, "holdout_per_class": 1, "evaluations": 1, "precision": "float32"}
     return TrainParams(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "optimizer"),
+    [({"avx2"}, "float32", "AdamW"), ({"avx2", "amx_bf16"}, "bfloat16", "Muon")],
+)
+def test_a_processor_that_imitates_bfloat16_is_spared_it(monkeypatch, flags, precision, optimizer):
+    """Muon computes in it whatever the precision."""
+    monkeypatch.setattr(recipe, "processor_flags", lambda: flags)
+    assert choose_precision("auto", CPU) == precision
+    assert choose_precision("bfloat16", CPU) == "bfloat16"
+    run = start_run(SMALL, SIZES_PX, train_params(), CPU)
+    assert run.optimizer_names == [optimizer, "AdamW"]
+    matrices, others = (each.param_groups[0] for each in run.optimizers)
+    assert all(value.ndim == 2 for value in matrices["params"])
+    assert (matrices["weight_decay"], others["weight_decay"]) == (train_params().weight_decay, 0)
 
 
 def generator(seed=0):

@@ -13,7 +13,7 @@ class TrainParams(Section):
     max_minutes: Annotated[float, Field(gt=0, le=100_000)]
     steps: Annotated[int, Field(ge=1)] | None
     seed: Annotated[int, Field(ge=0)]
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from pipeline.engines.native.library import processor_flags
 from pipeline.images import resize
+from pipeline.params.runtime import Precision
 from pipeline.params.train import TrainParams
 from pipeline.training.augment import Mixed
 from pipeline.training.model import TrainableViT
@@ -17,24 +19,39 @@ from pipeline.training.model import TrainableViT
 Model = Callable[[Tensor], Tensor]
 
 _BETAS = (0.9, 0.95)
+# Any of these instructions multiplies bfloat16.
+_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
 
 
-def build_optimizers(model: TrainableViT, params: TrainParams) -> list[Optimizer]:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Elsewhere it is emulated, many times slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(processor_flags() & _BFLOAT16)
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`auto` to bfloat16 where the device multiplies it."""
+    if wanted == "auto":
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return "float32" if wanted == "float32" else "bfloat16"
+
+
+def build_optimizers(model: TrainableViT, params: TrainParams, device: torch.device) -> list[Optimizer]:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else; only matrices decay.
 
-    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    Muon's steps are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both. torch's
+    turns matrices in bfloat16, whatever the precision: a device that does not multiply it gets AdamW.
     """
     matrices = [value for value in model.vit.blocks.parameters() if value.ndim == 2]
     known = {id(value) for value in matrices}
     others = [value for value in model.parameters() if id(value) not in known]
+    rate, decay = params.learning_rate, params.weight_decay
     return [
-        Muon(
-            matrices,
-            lr=params.learning_rate,
-            weight_decay=params.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        AdamW(others, lr=params.learning_rate, weight_decay=0.0, betas=_BETAS),
+        Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        if multiplies_bfloat16(device)
+        else AdamW(matrices, lr=rate, weight_decay=decay, betas=_BETAS),
+        AdamW(others, lr=rate, weight_decay=0.0, betas=_BETAS),
     ]
 
 

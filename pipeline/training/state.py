@@ -35,6 +35,14 @@ class Run:
     loss: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def optimizer_names(self) -> list[str]:
+        return [type(optimizer).__name__ for optimizer in self.optimizers]
+
+    def compile_blocks(self) -> None:
+        self.model.compile_blocks()
+        self.averaged.compile_blocks()
+
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the current ones (exponential moving average)."""
         # Soon after the start little is worth keeping.
@@ -51,7 +59,7 @@ def start_run(
         torch.manual_seed(params.seed)
         fused = device.type == "cuda"
         model = TrainableViT(architecture, sizes_px, params.drop_path, fused_attention=fused).to(device)
-    return Run(model, copy.deepcopy(model).eval(), build_optimizers(model, params))
+    return Run(model, copy.deepcopy(model).eval(), build_optimizers(model, params, device))
 
 
 def save_run(run: Run, path: Path) -> None:
