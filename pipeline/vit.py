@@ -64,7 +64,7 @@ class TracedViT(nn.Module):
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()
         self.vit = weights.architecture.build(size_px)
-        self.vit.load_state_dict(_at_size(weights.state, size_px, self.vit))
+        self.vit.load_state_dict(at_size(weights.state, size_px, self.vit))
         for name, values in weights.normalisation._asdict().items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
@@ -106,7 +106,7 @@ def own_name(name: str, size_px: int) -> str:
     return f"{module}_{size_px}px{dot}{value}"
 
 
-def _at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) -> dict[str, Tensor]:
+def at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) -> dict[str, Tensor]:
     """timm's state dict with what the size has to itself; without a position embedding of its own it gets one
     resampled, once."""
     shared = {name: value for name, value in state.items() if not _OWN.fullmatch(name)}

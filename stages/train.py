@@ -10,7 +10,6 @@ from typing import Any
 import click
 import torch
 
-from pipeline.architecture import Architecture
 from pipeline.archive import Archive, open_archive
 from pipeline.card import describe_scores
 from pipeline.files import write_csv, write_json
@@ -18,14 +17,14 @@ from pipeline.machine import describe_machine
 from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
-from pipeline.runtime import resolve_runtime
+from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.publish import Publisher
 from pipeline.training.recipe import choose_precision
+from pipeline.training.start import Start, read_start
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
-from pipeline.zoo import find_network
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress, show_share
 
@@ -45,32 +44,19 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     Then fit a classifier for each resolution, which `adaptive-vit heads` does alone. The validation images
     of the archive are looked at once, at the end; choose by the held-out images.
     """
-    values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
-    architecture = find_network(model.name).architecture
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
-    chosen = choose_precision(values.precision, runtime.device)
-    values = values.model_copy(update={"precision": chosen})
+    values = _settle(params.section("train", TrainParams), runtime)
     with open_archive(archive) as opened:
-        data = _load(opened, sizes["high"], architecture.classes, values)
-        run = start_run(architecture, list(sizes.values()), values, runtime.device)
-        click.echo(f"train: {runtime.device}, {chosen}, {' and '.join(run.optimizer_names)}")
-        checkpoint = SCRATCH / f"{_key(architecture, values, run.optimizer_names, sizes, data)}.pt"
-        if checkpoint.exists():
-            resume_run(run, checkpoint)
-            click.echo(f"train: goes on after step {run.step} ({checkpoint})")
-        if runtime.device.type == "cuda":
-            run.compile_blocks()
-        trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
-        with torch.enable_grad(), show_share("train") as show:
-            train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
-        recipe = {**values.model_dump(), "optimizers": run.optimizer_names}
-        about = {"resolutions": sizes, "recipe": recipe, **_account(run, data)}
+        start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])
+        data = _load(opened, sizes["high"], start.architecture.classes, values)
+        run = _train(start, values, sizes, data, runtime)
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
         publisher = Publisher(model, opened, data, sizes, runtime, batch_size, values, bar)
-        trained = Weights(architecture, run.averaged.to_state(), None, sha256="")
+        trained = Weights(start.architecture, run.averaged.to_state(), None, "", start.normalisation)
+        about = {"resolutions": sizes, "recipe": _recipe(values, start, run), **_account(run, data)}
         found = publisher.publish(weights, trained, about)
     rows = [_by_role(row, sizes) for row in run.curve]
     write_csv(curve, {name: [row[name] for row in rows] for name in rows[0]})
@@ -80,6 +66,30 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         click.echo(line)
 
 
+def _settle(values: TrainParams, runtime: Runtime) -> TrainParams:
+    """With the precision that `auto` stands for on this device."""
+    chosen = choose_precision(values.precision, runtime.device)
+    return values.model_copy(update={"precision": chosen})
+
+
+def _train(
+    start: Start, values: TrainParams, sizes: dict[Role, int], data: TrainingData, runtime: Runtime
+) -> Run:
+    """A run to its end, from where an earlier one left it if that was stopped."""
+    run = start_run(start, list(sizes.values()), values, runtime.device)
+    click.echo(f"train: {runtime.device}, {values.precision}, {' and '.join(run.optimizer_names)}")
+    checkpoint = SCRATCH / f"{_key(start, values, run.optimizer_names, sizes, data)}.pt"
+    if checkpoint.exists():
+        resume_run(run, checkpoint)
+        click.echo(f"train: goes on after step {run.step} ({checkpoint})")
+    if runtime.device.type == "cuda":
+        run.compile_blocks()
+    trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
+    with torch.enable_grad(), show_share("train") as show:
+        train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
+    return run
+
+
 def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -> TrainingData:
     count = len(archive.labelled) + len(archive.training)
     with progress("read images", count, "images") as advance:
@@ -87,13 +97,15 @@ def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -
 
 
 def _key(
-    architecture: Architecture,
+    start: Start,
     values: TrainParams,
     optimizers: list[str],
     sizes: dict[Role, int],
     data: TrainingData,
 ) -> str:
-    settings = [asdict(architecture), values.model_dump(exclude=BUDGET), optimizers, sizes, data.sha256]
+    """A file of the start is known by its numbers, wherever it lies."""
+    knobs = values.model_dump(exclude=BUDGET | {"start"})
+    settings = [asdict(start.architecture), start.sha256, knobs, optimizers, sizes, data.sha256]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -111,6 +123,11 @@ def _describe(status: Status) -> str:
     accuracy = ", ".join(f"{name[9:]} {100 * share:.1f} %" for name, share in status.accuracy.items())
     text = f"loss {status.loss:.3f}, {status.images_per_s:.0f} images/s, {status.left_s / 60:.0f} min left"
     return f"{text}, held out: {accuracy}" if accuracy else text
+
+
+def _recipe(values: TrainParams, start: Start, run: Run) -> dict[str, Any]:
+    from_file = {"start_sha256": start.sha256} if start.sha256 else {}
+    return {**values.model_dump(), "optimizers": run.optimizer_names, **from_file}
 
 
 def _account(run: Run, data: TrainingData) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pipeline.training.loop import Trainer, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import find_right, score_validation, write_weights
 from pipeline.training.recipe import choose_precision, compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.start import Start
 from pipeline.training.state import resume_run, start_run
 from pipeline.vit import TracedViT, Weights, load_weights
 from stages.train import main
@@ -61,7 +62,7 @@ def test_a_processor_that_imitates_bfloat16_is_spared_it(monkeypatch, flags, pre
     monkeypatch.setattr(recipe, "processor_flags", lambda: flags)
     assert choose_precision("auto", CPU) == precision
     assert choose_precision("bfloat16", CPU) == "bfloat16"
-    run = start_run(SMALL, SIZES_PX, train_params(), CPU)
+    run = start_run(Start(SMALL), SIZES_PX, train_params(), CPU)
     assert run.optimizer_names == [optimizer, "AdamW"]
     matrices, others = (each.param_groups[0] for each in run.optimizers)
     assert all(value.ndim == 2 for value in matrices["params"])
@@ -103,7 +104,7 @@ def data(archive):
 
 
 def start(data, params):
-    run = start_run(SMALL, SIZES_PX, params, CPU)
+    run = start_run(Start(SMALL), SIZES_PX, params, CPU)
     return run, Trainer(data, params, CPU)
 
 
@@ -424,7 +425,7 @@ def test_a_captured_step_has_the_loss_and_the_gradients_of_one_run_plainly(data)
     device = torch.device("cuda")
     params = train_params(drop_path=0.0, small_until=0.5)
     moved = move_to(data, device)
-    runs = [start_run(STATIC, SIZES_PX, params, device) for _ in range(2)]
+    runs = [start_run(Start(STATIC), SIZES_PX, params, device) for _ in range(2)]
     captured = Trainer(moved, params, device)
     for step, progress in enumerate((0.0, 0.0, 1.0, 1.0)):
         batch = captured._draw_batch(step)

@@ -10,6 +10,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainParams(Section):
+    start: Annotated[str, Field(min_length=1)]
     max_minutes: Annotated[float, Field(gt=0, le=100_000)]
     steps: Annotated[int, Field(ge=1)] | None
     seed: Annotated[int, Field(ge=0)]

@@ -1,6 +1,6 @@
 """A Vision Transformer as it is trained: one set of blocks, a position embedding for each image size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from timm.layers.drop import DropPath
@@ -8,8 +8,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
-from pipeline.vit import own_name
-from pipeline.zoo import IMAGENET
+from pipeline.vit import at_size, own_name
+from pipeline.zoo import IMAGENET, Normalisation
 
 # Compiled once for each image size and mode; the count is shared by all blocks.
 _MOST_COMPILATIONS = 64
@@ -36,6 +36,7 @@ class TrainableViT(nn.Module):
         sizes_px: Sequence[int],
         drop_path: float,
         fused_attention: bool = True,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -52,7 +53,7 @@ class TrainableViT(nn.Module):
                 for size_px in self.sizes_px[:-1]
             }
         )
-        for name, values in IMAGENET._asdict().items():
+        for name, values in normalisation._asdict().items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,6 +83,21 @@ class TrainableViT(nn.Module):
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         for block in self.vit.blocks:
             block.compile(dynamic=False)
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], with_head: bool) -> None:
+        """Take over a `Weights.state` of the same architecture; without its head, this one's stays.
+
+        Position embeddings of its own sizes are kept where it has those, else resampled. The head is the one
+        that all sizes share.
+        """
+        head = {name: value for name, value in self.vit.state_dict().items() if name.startswith("head.")}
+        shared = at_size(state, self.sizes_px[-1], self.vit)
+        kept = {name: state[name] for name in head} if with_head else head
+        self.vit.load_state_dict({**shared, **kept})
+        for size_px, own in self.own.items():
+            if (position := state.get(own_name("pos_embed", int(size_px)))) is not None:
+                own += position - self.position(int(size_px))
 
     @torch.no_grad()
     def to_state(self) -> dict[str, Tensor]:

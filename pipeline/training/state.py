@@ -10,12 +10,12 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.architecture import Architecture
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.params.train import TrainParams
 from pipeline.training.model import TrainableViT
 from pipeline.training.recipe import build_optimizers
+from pipeline.training.start import Start
 
 
 @dataclass
@@ -51,14 +51,15 @@ class Run:
         move(list(self.averaged.parameters()), list(self.model.parameters()), self.step)
 
 
-def start_run(
-    architecture: Architecture, sizes_px: list[int], params: TrainParams, device: torch.device
-) -> Run:
-    """Random weights from the seed."""
+def start_run(start: Start, sizes_px: list[int], params: TrainParams, device: torch.device) -> Run:
+    """What the start does not bring is drawn at random, from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         fused = device.type == "cuda"
-        model = TrainableViT(architecture, sizes_px, params.drop_path, fused_attention=fused).to(device)
+        model = TrainableViT(start.architecture, sizes_px, params.drop_path, fused, start.normalisation)
+    if start.weights:
+        model.load_state(start.weights.state, start.with_head)
+    model = model.to(device)
     return Run(model, copy.deepcopy(model).eval(), build_optimizers(model, params, device))
 
 
