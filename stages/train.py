@@ -1,11 +1,7 @@
 """Train the model for all resolutions together, from the archive's training split."""
 
-import hashlib
-import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -18,6 +14,7 @@ from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import Runtime, resolve_runtime
+from pipeline.training.account import count_run, curve_by_role, describe_recipe, name_run
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.publish import Publisher
@@ -29,8 +26,6 @@ from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress, show_share
 
 SCRATCH = Path(".cache/train")
-# A run goes on under another budget, and heads come after it; under any other setting it would be another.
-BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes", "head_decay"}
 
 
 @stage_command("train")
@@ -56,12 +51,13 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
         publisher = Publisher(model, opened, data, sizes, runtime, batch_size, values, bar)
         trained = Weights(start.architecture, run.averaged.to_state(), None, "", start.normalisation)
-        about = {"resolutions": sizes, "recipe": _recipe(values, start, run), **_account(run, data)}
+        recipe, counts = describe_recipe(run, start, values), count_run(run, data)
+        about = {"resolutions": sizes, "recipe": recipe, **counts}
         found = publisher.publish(weights, trained, about)
-    rows = [_by_role(row, sizes) for row in run.curve]
+    rows = curve_by_role(run, sizes)
     write_csv(curve, {name: [row[name] for row in rows] for name in rows[0]})
     machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
-    write_json(metrics, {**found, "holdout": rows[-1], **_account(run, data), "machine": machine})
+    write_json(metrics, {**found, "holdout": rows[-1], **counts, "machine": machine})
     for line in describe_scores(found, sizes):
         click.echo(line)
 
@@ -78,7 +74,7 @@ def _train(
     """A run to its end, from where an earlier one left it if that was stopped."""
     run = start_run(start, list(sizes.values()), values, runtime.device)
     click.echo(f"train: {runtime.device}, {values.precision}, {' and '.join(run.optimizer_names)}")
-    checkpoint = SCRATCH / f"{_key(start, values, run.optimizer_names, sizes, data)}.pt"
+    checkpoint = SCRATCH / f"{name_run(run, start, values, sizes, data)}.pt"
     if checkpoint.exists():
         resume_run(run, checkpoint)
         click.echo(f"train: goes on after step {run.step} ({checkpoint})")
@@ -96,55 +92,10 @@ def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -
         return load_training(archive, canvas_px, classes, values.holdout_per_class, values.seed, advance)
 
 
-def _key(
-    start: Start,
-    values: TrainParams,
-    optimizers: list[str],
-    sizes: dict[Role, int],
-    data: TrainingData,
-) -> str:
-    """A file of the start is known by its numbers, wherever it lies."""
-    knobs = values.model_dump(exclude=BUDGET | {"start"})
-    settings = [asdict(start.architecture), start.sha256, knobs, optimizers, sizes, data.sha256]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _by_role(row: dict[str, float], sizes: dict[Role, int]) -> dict[str, float]:
-    """The names of what is written carry roles, those of the curve the pixels that the model knows."""
-    names = {
-        f"{kind}_{size_px}px": f"{kind}_{role}"
-        for kind in ("accuracy", "train_accuracy")
-        for role, size_px in sizes.items()
-    }
-    return {names.get(name, name): value for name, value in row.items()}
-
-
 def _describe(status: Status) -> str:
     accuracy = ", ".join(f"{name[9:]} {100 * share:.1f} %" for name, share in status.accuracy.items())
     text = f"loss {status.loss:.3f}, {status.images_per_s:.0f} images/s, {status.left_s / 60:.0f} min left"
     return f"{text}, held out: {accuracy}" if accuracy else text
-
-
-def _recipe(values: TrainParams, start: Start, run: Run) -> dict[str, Any]:
-    from_file = {"start_sha256": start.sha256} if start.sha256 else {}
-    return {**values.model_dump(), "optimizers": run.optimizer_names, **from_file}
-
-
-def _account(run: Run, data: TrainingData) -> dict[str, Any]:
-    return {
-        "data": {
-            "sha256": data.sha256,
-            "train_images": len(data.train.labels),
-            "holdout_images": len(data.holdout.labels),
-            "left_out": data.left_out,
-        },
-        "run": {
-            "steps": run.step,
-            "images": run.images,
-            "epochs": run.images / len(data.train.labels),
-            "minutes": run.seconds / 60,
-        },
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""What is told of a training run beside its weights: which one it is, how it was made, how it went."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.params.model import Role
+from pipeline.params.train import TrainParams
+from pipeline.training.data import TrainingData
+from pipeline.training.start import Start
+from pipeline.training.state import Run
+
+# A run goes on under another budget, and heads come after it; under any other setting it would be another.
+_BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes", "head_decay"}
+
+
+def name_run(
+    run: Run, start: Start, params: TrainParams, sizes_px: Mapping[Role, int], data: TrainingData
+) -> str:
+    """The same for a run that may go on where this one was left; a file that it starts from counts by its
+    numbers, wherever it lies."""
+    knobs = params.model_dump(exclude=_BUDGET | {"start"})
+    network = [asdict(start.architecture), start.sha256, run.optimizer_names]
+    text = json.dumps([network, knobs, sizes_px, data.sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe_recipe(run: Run, start: Start, params: TrainParams) -> dict[str, Any]:
+    from_file = {"start_sha256": start.sha256} if start.sha256 else {}
+    return {**params.model_dump(), "optimizers": run.optimizer_names, **from_file}
+
+
+def count_run(run: Run, data: TrainingData) -> dict[str, Any]:
+    return {
+        "data": {
+            "sha256": data.sha256,
+            "train_images": len(data.train.labels),
+            "holdout_images": len(data.holdout.labels),
+            "left_out": data.left_out,
+        },
+        "run": {
+            "steps": run.step,
+            "images": run.images,
+            "epochs": run.images / len(data.train.labels),
+            "minutes": run.seconds / 60,
+        },
+    }
+
+
+def curve_by_role(run: Run, sizes_px: Mapping[Role, int]) -> list[dict[str, float]]:
+    """The run's rows under the names of roles, instead of the pixels that the model knows."""
+    names = {
+        f"{kind}_{size_px}px": f"{kind}_{role}"
+        for kind in ("accuracy", "train_accuracy")
+        for role, size_px in sizes_px.items()
+    }
+    return [{names.get(name, name): value for name, value in row.items()} for row in run.curve]
