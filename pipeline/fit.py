@@ -33,14 +33,7 @@ from pipeline.costs import check_costs
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
-from pipeline.judge import (
-    column,
-    harmed_if_low,
-    has_labels,
-    judge,
-    losses_if_low,
-    plot_tables,
-)
+from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams, ThresholdParams

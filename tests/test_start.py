@@ -109,7 +109,7 @@ def test_the_command_goes_on_from_a_file_and_says_so_in_what_it_writes(tmp_path,
         recipe = json.loads(file.metadata()["recipe"])
         assert file.get_tensor("head.weight").shape == (2, 192)
     made = ModelParams(name="static_vit_local", weights=str(ROOT / "models/static_vit.safetensors"), seed=0)
-    assert recipe["start_sha256"] == load_weights(made, 64).sha256
+    assert recipe["start"] == load_weights(made, 64).sha256
     assert load_weights(made.model_copy(update={"weights": "models/static_vit.safetensors"}), 64).classes == (
         "n1",
         "n2",

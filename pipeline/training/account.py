@@ -28,8 +28,8 @@ def name_run(
 
 
 def describe_recipe(run: Run, start: Start, params: TrainParams) -> dict[str, Any]:
-    from_file = {"start_sha256": start.sha256} if start.sha256 else {}
-    return {**params.model_dump(), "optimizers": run.optimizer_names, **from_file}
+    """The knobs; a file that the run started from is named by its digest, not its path."""
+    return {**params.model_dump(), "start": start.sha256 or "random", "optimizers": run.optimizer_names}
 
 
 def count_run(run: Run, data: TrainingData) -> dict[str, Any]:
