@@ -111,6 +111,13 @@ def runnable_precisions() -> list[Precision]:
     return [name for name in PRECISIONS if why_not(runtime.backend, runtime.device, name) is None]
 
 
+def name_device(machine: Mapping[str, Any], runtime: Runtime) -> str:
+    """For files: the GPU, or the processor with its engine, since unlike ones may have one name."""
+    gpu = machine["gpu"].split(",")[0]  # Without the driver's version.
+    name = gpu or f"{machine['processor']} {runtime.backend}"
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
 def conditions(
     machine: Mapping[str, Any], runtime: Runtime, name: str, images: int, commit: str
 ) -> dict[str, Any]:
@@ -172,8 +179,7 @@ def main(
         "single_stream": canvases[:count],
         "offline": repeat(canvases, offline_count),
     }
-    device = machine["gpu"].split(",")[0] or machine["processor"]  # Without the driver's version.
-    device = "-".join(re.findall(r"[a-z0-9]+", device.lower()))
+    device = name_device(machine, runtime)
     measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count, commit)}
     measured["inference"] = compare(
         random_weights(model),

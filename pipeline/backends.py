@@ -12,7 +12,7 @@ from pipeline.params.runtime import Backend, Precision
 # Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
 PREFERENCE = {
     "cuda": ("cudagraph", "compile", "eager"),
-    "cpu": ("amx", "avx2", "openvino", "compile", "eager"),
+    "cpu": ("amx", "avx512", "avx2", "openvino", "compile", "eager"),
 }
 BACKENDS = tuple(name for name in get_args(Backend) if name != "auto")
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
@@ -21,26 +21,19 @@ _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
 def choose_backend(wanted: str, device: torch.device, precision: Precision) -> str:
     """`auto` to the fastest that can run here; raises PipelineError where a named one cannot."""
     if wanted == "auto":
-        return next(name for name in _preferred(device) if why_not(name, device, precision) is None)
+        return next(name for name in PREFERENCE[device.type] if why_not(name, device, precision) is None)
     reason = why_not(wanted, device, precision)
     if reason is not None:
         raise PipelineError(f"runtime.backend: {wanted} cannot run {precision} on {device}: {reason}")
     return wanted
 
 
-def _preferred(device: torch.device) -> list[str]:
-    """Without `avx2` where the processor has vectors twice as wide, since OpenVINO uses them."""
-    from pipeline.engines.native.library import processor_flags
-
-    wide = device.type == "cpu" and "avx512f" in processor_flags()
-    return [name for name in PREFERENCE[device.type] if not (wide and name == "avx2")]
-
-
 def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
     """What is missing for the backend, and what to do; None where it can run."""
-    if backend in ("amx", "avx2", "openvino") and device.type != "cpu":
+    native = backend in ("amx", "avx512", "avx2")
+    if (native or backend == "openvino") and device.type != "cpu":
         return "it runs on the CPU; use runtime.device: cpu"
-    if backend in ("amx", "avx2"):
+    if native:
         from pipeline.engines.native.library import why_not_native
 
         return why_not_native(backend, precision)

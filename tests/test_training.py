@@ -55,9 +55,13 @@ def train_params(**changes):
 
 @pytest.mark.parametrize(
     ("flags", "precision", "optimizer"),
-    [({"avx2"}, "float32", "AdamW"), ({"avx2", "amx_bf16"}, "bfloat16", "Muon")],
+    [
+        ({"avx2"}, "float32", "AdamW"),
+        ({"avx2", "avx512_bf16"}, "float32", "Muon"),
+        ({"avx2", "avx512_bf16", "amx_bf16"}, "bfloat16", "Muon"),
+    ],
 )
-def test_a_processor_that_imitates_bfloat16_is_spared_it(monkeypatch, flags, precision, optimizer):
+def test_a_processor_computes_in_bfloat16_where_that_is_faster(monkeypatch, flags, precision, optimizer):
     """Muon computes in it whatever the precision."""
     monkeypatch.setattr(recipe, "processor_flags", lambda: flags)
     assert choose_precision("auto", CPU) == precision

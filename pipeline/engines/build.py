@@ -28,7 +28,7 @@ def build_engines(specs: Mapping[Role, Spec], batch_sizes: Mapping[Role, int]) -
 def _engine_class(backend: str) -> type[Engine]:
     """Imported when asked for: the packages of the other backends need not be installed."""
     match backend:
-        case "amx" | "avx2":
+        case "amx" | "avx512" | "avx2":
             from pipeline.engines.native.engine import NativeEngine
 
             return NativeEngine

@@ -1,4 +1,4 @@
-"""An engine of our own, for AMX and for AVX2: a pass of a small model is mostly not matrix products.
+"""An engine of our own: of a pass of a small model, much is not matrix products.
 
-`src` is the pass, in C++. What differs between the two, vectors and products, has a folder for each.
+`src` is the pass, in C++. What differs between processors, vectors and products, lies in folders of its own.
 """

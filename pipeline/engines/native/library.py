@@ -79,7 +79,7 @@ def load_score(name: str, source: str) -> int | None:
 
 def _compile_pass(unit: Unit, clocked: bool = False) -> Path:
     flags = *_FLAGS, *unit.flags, *([_CLOCK] if clocked else [])
-    folders = SOURCES, SOURCES / unit.name
+    folders = SOURCES, *(SOURCES / folder for folder in unit.folders)
     return _compile(f"the pass for {unit.name}", '#include "engine.cpp"', flags, folders)
 
 
@@ -87,7 +87,7 @@ def _compile(what: str, source: str, flags: Sequence[str], folders: Sequence[Pat
     """The library of a source and what it includes from the folders, from the cache where it is there."""
     compiler = find_compiler() or "g++"
     digest = hashlib.sha256(repr((compiler, flags, source)).encode())
-    for included in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+    for included in sorted(path for folder in folders for path in folder.glob("*") if path.is_file()):
         digest.update(included.read_bytes())
     path = CACHE.expanduser() / f"{what.split()[-1]}-{digest.hexdigest()[:16]}.so"
     if not path.exists():

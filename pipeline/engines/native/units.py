@@ -10,16 +10,19 @@ from pipeline.params.runtime import Precision
 
 @dataclass(frozen=True)
 class Unit:
-    """`src/<name>` is its C++; `instructions` are named as Linux names what a processor has."""
+    """`folders` under `src` hold its C++; `instructions` are named as Linux names what a processor has."""
 
     name: str
+    folders: tuple[str, ...]
     instructions: tuple[str, ...]
     flags: tuple[str, ...]
     layouts: dict[Precision, Layout]
 
 
+_FLOAT32: dict[Precision, Layout] = {"float32": Layout(torch.float32, planes=1, depth=4, together=1)}
 _AMX = Unit(
     "amx",
+    ("amx", "avx512"),
     ("amx_tile", "amx_bf16", "avx512_bf16"),
     ("-march=sapphirerapids",),
     {
@@ -27,10 +30,18 @@ _AMX = Unit(
         "float32": Layout(torch.bfloat16, planes=2, depth=32, together=2),
     },
 )
+_AVX512 = Unit(
+    "avx512",
+    ("avx512", "vectors"),
+    ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
+    _FLOAT32,
+)
 _AVX2 = Unit(
     "avx2",
+    ("avx2", "vectors"),
     ("avx2", "fma"),
     ("-mavx2", "-mfma"),
-    {"float32": Layout(torch.float32, planes=1, depth=4, together=1)},
+    _FLOAT32,
 )
-UNITS = {unit.name: unit for unit in (_AMX, _AVX2)}
+UNITS = {unit.name: unit for unit in (_AMX, _AVX512, _AVX2)}

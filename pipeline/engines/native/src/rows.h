@@ -1,6 +1,6 @@
 // Rows of activations, the left operand of a product.
 #pragma once
-#include "lanes.h"
+#include "operands.h"
 
 namespace vit {
 

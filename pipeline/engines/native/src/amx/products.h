@@ -13,12 +13,9 @@
 
 namespace vit {
 
-constexpr int kDepth = 32;                    // inputs that a tile covers
-constexpr int kTile = kDepth * kLanes;        // elements of a tile of the right operand
-constexpr int kLine = 32;                     // elements of a cache line
-constexpr int kMostTiles = 5;                 // of the left operand at a time; as many sums are held
+constexpr int kMostTiles = 5;  // of the left operand at a time; as many sums are held
 constexpr int kMostRows = kMostTiles * kLanes;
-constexpr int kQueries = 48;                  // at a time, so that their scores stay in the first cache
+constexpr int kQueries = 48;   // at a time, so that their scores stay in the first cache
 constexpr int kMostPlanes = 2;  // numbers that a value is kept in
 template <int planes>
 constexpr bool kFine = planes == 2;  // whether what is computed between products is as near as float32

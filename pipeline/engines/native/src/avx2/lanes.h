@@ -14,7 +14,6 @@ struct Mask {
   __m256i low, high;
 };
 constexpr int kLanes = 16;
-using Number = float;  // What products take and activations are kept in.
 
 // Memory of vectors is aligned to their size, but for what Python hands over.
 inline Lanes load(const float* at) { return {_mm256_load_ps(at), _mm256_load_ps(at + 8)}; }

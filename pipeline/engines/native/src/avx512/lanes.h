@@ -10,7 +10,6 @@ namespace vit {
 using Lanes = __m512;
 using Mask = __mmask16;
 constexpr int kLanes = 16;
-using Number = uint16_t;  // What products take and activations are kept in: bfloat16.
 
 // Memory of vectors is aligned to their size, but for what Python hands over.
 inline Lanes load(const float* at) { return _mm512_load_ps(at); }

@@ -1,0 +1,88 @@
+// Matrix products of float32 on vectors: of `kGroup` rows at a time, whose sums stay in the registers.
+#pragma once
+#include <algorithm>
+
+#include "groups.h"
+
+namespace vit {
+
+constexpr int kMostRows = 72;
+constexpr int kQueries = 48;    // at a time, so that their scores stay in the second cache
+constexpr int kMostPlanes = 1;  // numbers that a value is kept in
+template <int planes>
+constexpr bool kFine = true;  // whether what is computed between products is as near as float32
+
+template <int planes>
+inline void put(const Rows& rows, int row, int column, Lanes values) {
+  store_unaligned(rows.at(row, column), values);
+}
+
+inline Number to_number(uint8_t pixel) { return pixel; }
+
+// Keys of a head, of `steps` times `kDepth` inputs, are turned: tokens are columns, 16 of them side by side.
+// 16 dimensions of one token, beginning at `dimension`.
+template <int planes>
+inline void put_key(Number* keys, int steps, int token, int dimension, Lanes values) {
+  alignas(64) float each[kLanes];
+  store(each, values);
+  Number* first = keys + size_t(token / kLanes) * steps * kTile + dimension * kLanes + token % kLanes;
+  for (int index = 0; index < kLanes; ++index) first[index * kLanes] = each[index];
+}
+
+// 16 dimensions of one token, beginning at `dimension`, of `steps` times `kDepth` tokens.
+template <int planes>
+inline void put_value(Number* values_of_head, int steps, int token, int dimension, Lanes values) {
+  store(values_of_head + size_t(dimension / kLanes) * steps * kTile + token * kLanes, values);
+}
+
+// Rows that are worked on together.
+struct Panel {
+  int first, rows;
+};
+
+// Every process may use these instructions.
+inline int prepare() { return 0; }
+inline void release() {}
+
+// As many as there is memory for, whatever their bytes: a row is read once for 16 outputs of it, which the second
+// cache can follow, and the more rows, the fewer times the weights are read.
+inline int rows_of_panel(size_t) { return kMostRows; }
+
+// `rows` in parts of equal size, but for the last, of at most `most`.
+inline int equal_part(int rows, int most) {
+  const int parts = (rows + most - 1) / most;
+  return (rows + parts - 1) / parts;
+}
+
+// Calls use(panel) for panels of at most `most` rows that make up the rows. Of equal size, since one of a few rows
+// reads the weights as others do.
+template <class Use>
+inline void each_panel(int first, int rows, int most, Use use) {
+  const int each = equal_part(std::max(rows, 1), most);
+  for (int some; rows > 0; first += some, rows -= some) {
+    some = std::min(rows, each);
+    use(Panel{first, some});
+  }
+}
+
+// The product of `count` rows, of at most `most`.
+template <int most, class Between>
+inline void multiply_group(int count, const Number* left, size_t stride, const Number* right, int depth, float* result,
+                           size_t width, Between between) {
+  if (count == most) multiply<most>(left, stride, right, depth, result, width, between);
+  else if constexpr (most > 1) multiply_group<most - 1>(count, left, stride, right, depth, result, width, between);
+}
+
+// The same for the rows of a panel, in groups of equal size, since a few rows wait for their own sums. Calls
+// between() after each of the `depth` steps of its first rows.
+template <int planes, class Between>
+inline void multiply(const Panel& panel, const Rows& a, const Number* right, int depth, float* result, size_t width,
+                     Between between) {
+  const int each = equal_part(panel.rows, kGroup);
+  multiply_group<kGroup>(each, a.at(0), a.stride, right, depth, result, width, between);
+  for (int row = each; row < panel.rows; row += each)
+    multiply_group<kGroup>(std::min(each, panel.rows - row), a.at(row), a.stride, right, depth, result + row * width,
+                           width, [] {});
+}
+
+}  // namespace vit
