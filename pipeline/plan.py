@@ -21,7 +21,7 @@ from pipeline.timing import Floats, speedup_bound
 RATES = (0.0, 0.05, 0.095, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
-class Costs(NamedTuple):
+class BatchCosts(NamedTuple):
     """Milliseconds per image of the two roles, and the batches that they hold for."""
 
     low_ms: float
@@ -39,18 +39,18 @@ class Point(NamedTuple):
     replayed: float
 
 
-def read_costs(profile: Mapping[str, Any], scenario: Scenario) -> Costs:
+def read_batch_costs(profile: Mapping[str, Any], scenario: Scenario) -> BatchCosts:
     """One image at a time, or each role's cheapest batch, from metrics/profile.json."""
     if scenario == "single_stream":
         low, high = (profile[role]["latency_ms"]["mean"] for role in ("low", "high"))
-        return Costs(low, high, 1, 1)
+        return BatchCosts(low, high, 1, 1)
     (low_batch, low_ms), (high_batch, high_ms) = (
         min(profile[role]["batch_ms_per_image"].items(), key=lambda item: item[1]) for role in ("low", "high")
     )
-    return Costs(low_ms, high_ms, int(low_batch), int(high_batch))
+    return BatchCosts(low_ms, high_ms, int(low_batch), int(high_batch))
 
 
-def break_even_rate(costs: Costs) -> float:
+def break_even_rate(costs: BatchCosts) -> float:
     """The escalation rate at which a cascade costs what always-high costs; 0 where low is not cheaper."""
     return max(0.0, 1 - costs.low_ms / costs.high_ms)
 
@@ -59,7 +59,7 @@ def replay_rates(
     bench: Bench,
     sample: Sample,
     scenario: Scenario,
-    costs: Costs,
+    costs: BatchCosts,
     params: ReplayParams,
     on_progress: Callable[[int], object],
     rates: Sequence[float] = RATES,

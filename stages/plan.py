@@ -12,7 +12,7 @@ from pipeline.measure import read_sample
 from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
-from pipeline.plan import RATES, Costs, Point, break_even_rate, read_costs, replay_rates
+from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import read_policy
 from pipeline.runtime import resolve_runtime
 from pipeline.vit import load_weights
@@ -46,7 +46,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
     sample = read_sample(images, sizes.high, count)
     for scenario in settings.scenarios:
-        costs = read_costs(found, scenario)
+        costs = read_batch_costs(found, scenario)
         with progress(f"plan {scenario}", len(sample.image_ids) * len(RATES), "images") as advance:
             points = replay_rates(bench, sample, scenario, costs, settings, advance)
         click.echo(
@@ -54,7 +54,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
         )
 
 
-def _lines(costs: Costs, points: list[Point]) -> list[str]:
+def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
     low, high = (
         f"{costs.low_ms:.2f} ms (batch {costs.low_batch})",
         f"{costs.high_ms:.2f} ms (batch {costs.high_batch})",

@@ -3,7 +3,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.files import write_json
-from pipeline.plan import Costs, break_even_rate, read_costs, replay_rates
+from pipeline.plan import BatchCosts, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
 from pipeline.thresholds import at_rate
 from stages.plan import main
@@ -16,14 +16,14 @@ PROFILE = {
 
 
 def test_costs_are_those_of_one_image_or_of_the_cheapest_batch():
-    assert read_costs(PROFILE, "single_stream") == Costs(2.0, 8.0, 1, 1)
-    assert read_costs(PROFILE, "offline") == Costs(1.0, 5.0, 4, 2)
+    assert read_batch_costs(PROFILE, "single_stream") == BatchCosts(2.0, 8.0, 1, 1)
+    assert read_batch_costs(PROFILE, "offline") == BatchCosts(1.0, 5.0, 4, 2)
 
 
 def test_break_even_by_hand():
     # At 75 % a cascade costs 2 + 0.75 * 8 = 8, as always-high does.
-    assert break_even_rate(Costs(2.0, 8.0, 1, 1)) == 0.75
-    assert break_even_rate(Costs(9.0, 8.0, 1, 1)) == 0.0
+    assert break_even_rate(BatchCosts(2.0, 8.0, 1, 1)) == 0.75
+    assert break_even_rate(BatchCosts(9.0, 8.0, 1, 1)) == 0.0
 
 
 @pytest.mark.parametrize(("rate", "escalated"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
@@ -36,7 +36,7 @@ def test_a_threshold_for_every_rate(rate, escalated):
 
 def test_every_rate_is_replayed(sample):
     made, _ = bench(sample)
-    costs = Costs(2.0, 8.0, 1, 1)
+    costs = BatchCosts(2.0, 8.0, 1, 1)
     points = replay_rates(
         made, sample, "single_stream", costs, PARAMS, lambda _: None, rates=(0.0, 0.43, 1.0)
     )
