@@ -9,10 +9,11 @@ from pipeline.compiler import NEEDED, find_compiler
 from pipeline.errors import PipelineError
 from pipeline.params.runtime import Backend, Precision
 
+NATIVE = ("amx", "avx512", "avx2")
 # Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
 PREFERENCE = {
     "cuda": ("cudagraph", "compile", "eager"),
-    "cpu": ("amx", "avx512", "avx2", "openvino", "compile", "eager"),
+    "cpu": (*NATIVE, "openvino", "compile", "eager"),
 }
 BACKENDS = tuple(name for name in get_args(Backend) if name != "auto")
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
@@ -30,10 +31,9 @@ def choose_backend(wanted: str, device: torch.device, precision: Precision) -> s
 
 def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
     """What is missing for the backend, and what to do; None where it can run."""
-    native = backend in ("amx", "avx512", "avx2")
-    if (native or backend == "openvino") and device.type != "cpu":
+    if backend in (*NATIVE, "openvino") and device.type != "cpu":
         return "it runs on the CPU; use runtime.device: cpu"
-    if native:
+    if backend in NATIVE:
         from pipeline.engines.native.library import why_not_native
 
         return why_not_native(backend, precision)

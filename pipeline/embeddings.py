@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.files import sha256_of
 from pipeline.proxies import Proxy
 from pipeline.tables import iter_batches, read_fingerprint, vectors
 
@@ -43,6 +44,14 @@ def check_pair(low: Mapping[str, Any], high: Mapping[str, Any]) -> None:
                 f"the embeddings do not belong together: {key} is {low.get(key)} for low and {high.get(key)} "
                 "for high; run extract for both roles under the same settings"
             )
+
+
+def check_images(folder: Path, images: Path) -> None:
+    """Refuse low embeddings of other images than the table holds."""
+    if read_set_fingerprint(folder, "low").get("images_sha256") != sha256_of(images):
+        raise PipelineError(
+            f"{folder}: made from other images than {images} holds now; run extract, delta and fit again"
+        )
 
 
 def iter_embeddings(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.engines.base import Answer, Engine, Spec, join
 from pipeline.engines.build import build_engine
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, is_out_of_memory
 from pipeline.reader import Batch, read_batches, run_ahead
 from pipeline.tables import count_rows, read_fingerprint
 from pipeline.tally import Tally
@@ -99,8 +99,7 @@ def _halve(tally: Tally, error: Exception) -> None:
 
 def half_of(batch_size: int, error: Exception) -> int:
     """A batch that may fit where `error` says that one of `batch_size` does not; raises what says else."""
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)
-    if not is_memory:
+    if not is_out_of_memory(error):
         raise error
     if batch_size == 1:
         raise PipelineError(

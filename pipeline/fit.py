@@ -109,12 +109,14 @@ def fit(
         "calibration": {
             "images": len(calibrating),
             "escalation_rate": float(decide(policy, column(calibrating, "proxy")).mean()),
-            "spearman": rank_correlation(scores, oracle),
+            "spearman": rank_correlation(
+                score(column(calibrating, "proxy"), direction), column(calibrating, "oracle")
+            ),
         },
         "certificate": _numbers(certificate) or None,
         **judge(judged, policy, calibration, params),
     }
-    warnings = (*threshold.warnings, *_warn_of_few(judged))
+    warnings = (*_warn_of_nothing_learned(policy, oracle), *threshold.warnings, *_warn_of_few(judged))
     return Fitted(policy, metrics, plot_tables(judged, policy, calibration), warnings)
 
 
@@ -181,6 +183,14 @@ def _explain_failure(certificate: Mapping[str, Any]) -> str:
     )
 
 
+def _warn_of_nothing_learned(policy: Policy, oracle: Floats) -> list[str]:
+    """oracle: of the images that were to teach it."""
+    if policy.proxy != NAME or any(policy.coefficients):
+        return []
+    found = f"{np.count_nonzero(oracle)} of the {len(oracle)} images that it learns from are events of"
+    return [f"learned is the same for all images: {found} {policy.oracle}, too few to tell from the others"]
+
+
 def _warn_of_few(judged: pl.DataFrame) -> list[str]:
     if len(judged) >= FEWEST_IMAGES:
         return []
@@ -197,13 +207,14 @@ def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def read_costs(path: Path, made_for: Mapping[str, Any]) -> Costs:
+def read_costs(path: Path, made_for: Mapping[str, Any], processor: str) -> Costs:
     """Mean milliseconds of one image, from metrics/profile.json.
 
-    Raises PipelineError where they were measured with another engine than the embeddings.
+    Raises PipelineError where they were measured on another processor, or with another precision or other
+    sizes than the embeddings, which may come from another machine and so from another backend.
     """
     profile = read_json(path)
-    running = {key: made_for[key] for key in ("backend", "precision")}
+    running = {"precision": made_for["precision"], "processor": processor}
     check_costs(profile, running, {"low": made_for["low_px"], "high": made_for["high_px"]}, path)
     return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))
 

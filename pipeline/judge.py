@@ -62,6 +62,7 @@ def judge(
         "random_agreement": float(agree.mean() + rate * (1 - agree.mean())),
         "oracle_agreement": float(agreement_curve(oracle, agree, np.array([rate]))[0]),
         "spearman": rank_correlation(scores, oracle),
+        # Of an event, which delta is none.
         "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
         "calibration_error": float(error),
         "agreement_over_random": agreement_over_random(escalated, agree, weights, confidence)._asdict(),

@@ -25,7 +25,8 @@ from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.runtime import prepare_process, synchronize
-from pipeline.tables import iter_batches
+from pipeline.split import rank
+from pipeline.tables import iter_batches, read_table
 from pipeline.timing import Floats, settle
 
 _BATCHES_TRIED = 4
@@ -56,17 +57,28 @@ class Records:
 
 
 def read_sample(images: Path, canvas_px: int, at_most: int | None) -> Sample:
-    """Decode the evaluation images, the first `at_most` in file order."""
+    """Decode the evaluation images, or a draw of `at_most`, in file order."""
+    chosen = _draw(images, at_most)
     ids: list[str] = []
     wnids: list[str] = []
     canvases: list[Tensor] = []
     for batch in iter_batches(images, ["image_id", "split", "wnid", "jpeg"]):
         for image_id, split, wnid, jpeg in zip(*(column.to_pylist() for column in batch), strict=True):
-            if split == "evaluation" and (at_most is None or len(ids) < at_most):
+            if split == "evaluation" and (chosen is None or image_id in chosen):
                 ids.append(image_id)
                 wnids.append(wnid)
                 canvases.append(decode_canvas(jpeg, canvas_px))
     return Sample(ids, wnids, torch.stack(canvases))
+
+
+def _draw(images: Path, at_most: int | None) -> set[str] | None:
+    """Ids of `at_most` evaluation images, by hash: names may begin with the class. None: all."""
+    if at_most is None:
+        return None
+    columns = read_table(images, ["image_id", "split"]).to_pydict()
+    pairs = zip(columns["image_id"], columns["split"], strict=True)
+    known = [image_id for image_id, split in pairs if split == "evaluation"]
+    return set(sorted(known, key=lambda image_id: rank("replay", image_id))[:at_most])
 
 
 def measure_scenario(

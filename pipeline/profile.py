@@ -91,9 +91,9 @@ def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Ro
 
 
 def time_batches(specs: Mapping[Role, Spec], batch_size: int) -> dict[Role, dict[int, float]]:
-    """Milliseconds per image, the median of a few passes, for `batch_size` and its halvings above one."""
+    """Milliseconds per image, the median of a few passes; of `batch_size` and its halvings, 1 if alone."""
     engines = {role: build_engine(spec, batch_size) for role, spec in specs.items()}
-    sizes = [size for size in halvings(batch_size) if size > 1]
+    sizes = [size for size in halvings(batch_size) if size > 1] or [1]
     taken: dict[Role, dict[int, list[float]]] = {role: {size: [] for size in sizes} for role in engines}
     # Made beforehand: torch fills them with threads that then look for more on the engine's cores.
     images = {

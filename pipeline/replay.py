@@ -63,8 +63,8 @@ def summarise_scenario(
     """The numbers of one scenario in metrics/replay.json.
 
     settled: did the warm-up? truth: class index of each image (N,), None where the model does not know
-    the classes. within_bound is 0 where even the interval's end beats what a cascade can do, which few blocks
-    cannot tell.
+    the classes. within_bound is 0 where even the interval's end beats what a cascade can do; of few blocks,
+    whose interval is too narrow to tell, it is left out then.
     """
     totals = block_totals(records)
     low_ms, high_ms, _, escalated, images = totals.sum(axis=0)
@@ -73,6 +73,8 @@ def summarise_scenario(
     overhead = bootstrap_blocks(_overhead, totals, *draw)
     # By block: offline, the images of one share its time, and would agree with themselves.
     statics = totals[:, [_LOW, _HIGH]] / totals[:, [_IMAGES]]
+    beaten = overhead.ci_high < 1
+    verdict = {} if beaten and len(totals) < FEWEST_BLOCKS else {"within_bound": int(not beaten)}
     return {
         **{name: _summarise_policy(name, records, scenario, truth) for name in records},
         "speedup_vs_static_high": speedup._asdict(),
@@ -80,7 +82,7 @@ def summarise_scenario(
         "overhead_vs_ideal": float(_overhead(totals.sum(axis=0, keepdims=True))[0]),
         "overhead_ci_low": overhead.ci_low,
         "overhead_ci_high": overhead.ci_high,
-        "within_bound": int(overhead.ci_high >= 1 or len(totals) < FEWEST_BLOCKS),
+        **verdict,
         "stable": int(settled and all(is_stable(values, params.stable_within) for values in statics.T)),
         "images": int(images),
         "blocks": len(totals),

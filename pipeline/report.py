@@ -16,7 +16,6 @@ from pipeline.details import list_details
 from pipeline.figures import draw_figures
 from pipeline.files import read_json
 from pipeline.findings import (
-    MEASURING_ERROR,
     RIVALS,
     SCENARIOS,
     describe_engine,
@@ -27,6 +26,7 @@ from pipeline.findings import (
     policies_of,
     policy_grid,
     scenarios_of,
+    why_beyond_bound,
 )
 from pipeline.gallery import Picture, load_pictures, pick_extremes
 from pipeline.looks import policy_colours
@@ -124,7 +124,8 @@ def _headline(name: str, scenario: Document) -> str:
     if speedup is None or adaptive is None:
         return f"{where}, no adaptive policy was compared."
     if not is_within_bound(scenario):
-        return f"{where}, no speed-up can be reported: the times beat the ideal bound, a measuring error."
+        why = why_beyond_bound(scenario)
+        return f"{where}, no speed-up can be reported: the times beat the ideal bound: {why}."
     ratio = times(speedup.get("median"))
     if not is_stable(scenario):
         return f"{where}, the timing did not settle; the speed-up of {ratio} is not to be relied on."
@@ -144,7 +145,7 @@ def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
     speedup = scenario.get("speedup_vs_static_high", {})
     shown, note = times(speedup.get("median")), "over static high"
     if not is_within_bound(scenario):
-        shown, note = "none", MEASURING_ERROR
+        shown, note = "none", f"beats the ideal bound: {why_beyond_bound(scenario)}"
     elif not is_stable(scenario):
         note = "over static high; UNSTABLE"
     return {

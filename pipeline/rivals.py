@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.answers import Answers
+from pipeline.calibration import Floats
+from pipeline.deferral import accuracy_curve
 
 Booleans = NDArray[np.bool_]
 
@@ -15,23 +17,22 @@ def summarise_rivals(
     low: Answers,
     high: Answers,
     escalated: int,
-    oracle: NDArray[np.float64],
+    oracle: Floats,
     truth: NDArray[np.int64] | None,
 ) -> dict[str, dict[str, float]]:
     """escalation_rate, agreement and (where truth (N,) is known) accuracy of `random` and `oracle`.
 
     random: the mean over all ways of drawing `escalated` images. oracle: those whose `oracle` (N,), of
-    which larger means that high matters more, is largest; among equals the first.
+    which larger means that high matters more, is largest; among equals the mean over all orders.
     """
     goals = {"agreement": (low.top1 == high.top1, np.ones(len(oracle), dtype=bool))}
     if truth is not None:
         goals["accuracy"] = (low.top1 == truth, high.top1 == truth)
     rate = escalated / len(oracle)
-    chosen = np.zeros(len(oracle), dtype=bool)
-    chosen[np.argsort(-oracle, kind="stable")[:escalated]] = True
     return {
         "random": {"escalation_rate": rate} | {name: _mixed(*goal, rate) for name, goal in goals.items()},
-        "oracle": {"escalation_rate": rate} | {name: _chosen(*goal, chosen) for name, goal in goals.items()},
+        "oracle": {"escalation_rate": rate}
+        | {name: _chosen(oracle, *goal, rate) for name, goal in goals.items()},
     }
 
 
@@ -39,5 +40,5 @@ def _mixed(low: Booleans, high: Booleans, rate: float) -> float:
     return float((1 - rate) * low.mean() + rate * high.mean())
 
 
-def _chosen(low: Booleans, high: Booleans, chosen: Booleans) -> float:
-    return float(np.where(chosen, high, low).mean())
+def _chosen(oracle: Floats, low: Booleans, high: Booleans, rate: float) -> float:
+    return float(accuracy_curve(oracle, low, high, np.array([rate]))[0])

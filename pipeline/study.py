@@ -50,7 +50,7 @@ def study(stored: Stored, scenario: Scenario, measured: Mapping[str, Any], param
     oracle, prices = study_oracle(samples), prices_of(measured)
     asked = params.model_copy(update={"oracle": oracle})
     scores = read_candidates(stored.low, stored.deltas, asked, FOLLOWED).scores
-    parts = ["### Which signal tells that high resolution matters", *_signals(samples, oracle, params)]
+    parts = ["### Which signal tells that high resolution matters", *compare_signals(samples, oracle, params)]
     found = describe_certificates(_certify(stored, asked, "risk", ALPHAS), prices)
     parts += ["", "### What a certificate costs", *found]
     parts += ["", "### What a limit on the loss costs", *describe_limits(samples, scores, prices, params)]
@@ -69,21 +69,29 @@ def study_oracle(samples: pl.DataFrame) -> OracleName:
     return "benefit" if has_labels(samples) else "disagreement"
 
 
-def _signals(samples: pl.DataFrame, followed: OracleName, params: FitParams) -> list[str]:
+def compare_signals(samples: pl.DataFrame, followed: OracleName, params: FitParams) -> list[str]:
+    """Every proxy, each a column of `samples`, against every oracle that is not the same for all images."""
     values = {name: samples[name].to_numpy() for name in PROXIES}
     features = samples["features"].to_numpy()
 
     def compare(reference: str) -> dict[str, Any]:
         return compare_proxies(samples, values, features, params.model_copy(update={"proxy": reference}))
 
-    compared = compare(params.proxy)
+    compared = {
+        oracle: by_proxy
+        for oracle, by_proxy in compare(params.proxy).items()
+        if any(item["gain_over_random"] for item in by_proxy.values())
+    }
     best = {oracle: best_single(by_proxy) for oracle, by_proxy in compared.items()}
     against = {name: compare(name) for name in set(best.values())}
+    tables = describe_signals(compared, {oracle: against[name][oracle] for oracle, name in best.items()})
+    if followed not in compared:
+        return [*tables, "", f"Nothing tells signals apart on {followed}, which is the same for all images."]
     learns, event = (samples["split"] == "calibration").to_numpy(), ORACLES[followed](samples)
     single = score(values[best[followed]], learn_direction(values[best[followed]][learns], event[learns]))
     headroom = measure_headroom(features, event > 0, single, learns, params)
     return [
-        *describe_signals(compared, {oracle: against[name][oracle] for oracle, name in best.items()}),
+        *tables,
         *describe_headroom(followed, best[followed], headroom),
     ]
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import yaml
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, is_out_of_memory
 from pipeline.params.base import SectionType, check_section_names, read_section
 
 LOCKS = Path(".cache/locks")
@@ -118,7 +118,7 @@ def readable_errors(debug: bool) -> Iterator[None]:
     """Errors as one readable paragraph and exit status 1; the traceback only with --debug."""
     try:
         yield
-    except (PipelineError, OSError, MemoryError) as error:
+    except (PipelineError, OSError) as error:
         if debug:
             raise
         message = str(error) or type(error).__name__
@@ -129,6 +129,10 @@ def readable_errors(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if is_out_of_memory(error):
+            told = str(error).splitlines()[:1] or ["out of memory"]
+            click.echo(f"Error: {told[0]}; use a smaller runtime.batch_size", err=True)
+            sys.exit(1)
         click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
         click.echo("This is a defect of adaptive-vit; --debug shows where.", err=True)
         sys.exit(1)

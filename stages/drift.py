@@ -39,7 +39,8 @@ def main(
 ) -> None:
     """Say whether the low-pass scores of new images have shifted, and the certificate with them.
 
-    Make the new folder with `extract low` on a table of the new images; neither labels nor high are used.
+    Make the new folder with `extract low` on a table of the new images, with --embeddings and --metrics of
+    its own; neither labels nor high are used.
 
     Exit status: 0 no shift found, 3 shift found, 1 error.
     """

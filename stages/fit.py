@@ -8,6 +8,7 @@ import click
 from pipeline.certify import describe_ground, describe_promise
 from pipeline.files import write_csv, write_json
 from pipeline.fit import conditions, fit, read_costs, read_samples
+from pipeline.machine import describe_machine
 from pipeline.params.fit import FitParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, write_policy
 from pipeline.tables import read_fingerprint
@@ -29,7 +30,7 @@ def main(
     settings = params.section("fit", FitParams)
     fingerprint, costs = read_fingerprint(deltas), None
     if settings.threshold.rule == "latency_budget":
-        costs = read_costs(profile, conditions(fingerprint))
+        costs = read_costs(profile, conditions(fingerprint), describe_machine()["processor"])
     fitted = fit(read_samples(low, deltas, settings), settings, fingerprint, costs)
     for name, columns in fitted.plots.items():
         write_csv(plots / f"{name}.csv", columns.to_dict(as_series=False))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from pipeline.params.fit import FitParams
 from stages import progress
 from stages.cli import STAGES, main
-from stages.common import LOCKS, ParamsFile
+from stages.common import LOCKS, ParamsFile, readable_errors
 from tests.imports import ROOT
 
 
@@ -47,6 +48,20 @@ def test_a_missing_input_is_one_sentence_without_a_traceback(project):
     assert found.exit_code == 1
     assert found.stderr.startswith("Error: data/embeddings/low: holds no part-*.parquet; run extract")
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("no memory for passes"),
+    ],
+)
+def test_too_little_memory_is_no_defect(capsys, error):
+    with pytest.raises(SystemExit), readable_errors(debug=False):
+        raise error
+    assert capsys.readouterr().err == f"Error: {error}; use a smaller runtime.batch_size\n"
 
 
 def test_debug_shows_where(project):

@@ -305,8 +305,9 @@ def test_the_images_that_certify_do_not_teach_the_proxy():
 def test_an_oracle_that_never_happens_teaches_nothing():
     table = featured()
     never = table.with_columns(oracle=pl.lit(0.0))
-    policy = fit(never, params(oracle="benefit", proxy="learned"), FINGERPRINT).policy
-    assert set(policy.coefficients) == {0.0}
+    found = fit(never, params(oracle="benefit", proxy="learned"), FINGERPRINT)
+    assert set(found.policy.coefficients) == {0.0}
+    assert "0 of the 200 images that it learns from are events of benefit, too few" in found.warnings[0]
 
 
 def test_a_drop_of_accuracy_needs_labels():
@@ -314,15 +315,16 @@ def test_a_drop_of_accuracy_needs_labels():
         fit(FALLING, params("accuracy_drop", 0.01), FINGERPRINT)
 
 
-def test_costs_of_another_engine_are_refused(tmp_path):
+def test_costs_of_another_machine_or_precision_are_refused(tmp_path):
     measured = ("low", 32, 2.0), ("high", 64, 9.0)
     profile = {role: {"size_px": size, "latency_ms": {"mean": ms}} for role, size, ms in measured}
-    engine = {"backend": "openvino", "precision": "float32"}
-    asked = engine | {"low_px": 32, "high_px": 64}
+    asked = {"precision": "float32", "low_px": 32, "high_px": 64}
     path = tmp_path / "profile.json"
-    write_json(path, profile | engine)
-    assert read_costs(path, asked) == (2.0, 9.0)
-    with pytest.raises(PipelineError, match="measured with backend openvino, this run has eager"):
-        read_costs(path, asked | {"backend": "eager"})
+    write_json(path, profile | {"backend": "openvino", "precision": "float32", "processor": "A"})
+    assert read_costs(path, asked | {"backend": "amx"}, "A") == (2.0, 9.0)
+    with pytest.raises(PipelineError, match="measured with processor A, this run has B"):
+        read_costs(path, asked, "B")
+    with pytest.raises(PipelineError, match="measured with precision float32, this run has bfloat16"):
+        read_costs(path, asked | {"precision": "bfloat16"}, "A")
     with pytest.raises(PipelineError, match="measured with low 32, this run has 48"):
-        read_costs(path, asked | {"low_px": 48})
+        read_costs(path, asked | {"low_px": 48}, "A")

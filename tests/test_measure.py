@@ -9,7 +9,14 @@ from tests.replays import PARAMS, bench
 def test_only_evaluation_images_are_replayed(tmp_path, sample):
     assert sample.image_ids == [f"val/val_{i:03d}.JPEG" for i in range(7, 14)]
     assert sample.canvases.shape == (7, 3, 64, 64)
-    assert read_sample(tmp_path / "images.parquet", 64, 2).image_ids == sample.image_ids[:2]
+
+
+def test_some_of_the_images_are_a_draw_and_not_the_first_by_name(tmp_path, sample):
+    found = read_sample(tmp_path / "images.parquet", 64, 3)
+    assert found.image_ids == sorted(found.image_ids)
+    assert set(found.image_ids) < set(sample.image_ids)
+    assert found.image_ids != sample.image_ids[:3]
+    assert len(found.canvases) == 3
 
 
 class Clock:

@@ -1,6 +1,8 @@
 import pytest
 
-from pipeline.profile import count_flops, profile_roles
+from pipeline.plan import read_batch_costs
+from pipeline.profile import count_flops, profile_roles, time_batches
+from tests import made
 from tests.made import engine, runtime, weights
 
 
@@ -27,3 +29,11 @@ def test_costs_of_both_roles():
     assert costs["flops_ratio"] == flops_by_hand(257) / flops_by_hand(65)
     assert costs["low"]["batch_ms_per_image"].keys() == {"4", "2"}
     assert costs["latency_ratio"] > 1
+
+
+def test_a_batch_of_one_has_a_cost_too():
+    spec = made.spec(32)
+    (by_size,) = time_batches({"low": spec}, 1).values()
+    assert by_size.keys() == {1}
+    profile = {role: {"batch_ms_per_image": {"1": 2.0}} for role in ("low", "high")}
+    assert read_batch_costs(profile, "offline") == (2.0, 2.0, 1, 1)

@@ -97,6 +97,17 @@ def test_a_result_beyond_the_bound_shows_no_speedup(metrics):
         assert "overhead" not in text
 
 
+def test_few_blocks_that_beat_the_bound_show_no_speedup(metrics):
+    scenario = scenario_metrics(
+        blocks=4, speedup_vs_static_high={"median": 3.07, "ci_low": 3.0, "ci_high": 3.1}
+    )
+    del scenario["within_bound"]
+    text = format_terminal(metrics(replay={"single_stream": scenario}))
+    assert "Speed-up over static high: too few blocks: beats the ideal bound of 2.86×" in text
+    assert "adaptive (too few blocks)" in text
+    assert "3.07" not in text
+
+
 def test_a_result_never_compared_with_the_bound_shows_no_speedup():
     scenario = scenario_metrics()
     del scenario["within_bound"]

@@ -1,12 +1,14 @@
 """The tables of the findings: what they say of made-up data whose answer is known."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from pipeline.fit import fit
 from pipeline.promises import describe_certificates, describe_limits, describe_promised_drops
+from pipeline.proxies import PROXIES
 from pipeline.signals import best_single, describe_signals
-from pipeline.study import certified_params, study_oracle
+from pipeline.study import certified_params, compare_signals, study_oracle
 from tests.test_fit import FINGERPRINT, params
 from tests.test_recommend import PRICES, samples
 
@@ -52,6 +54,18 @@ def test_a_better_signal_loses_less_and_costs_less():
     ]
     one_point = {row[1].strip(): float(row[6].strip().rstrip("×")) for row in rows if row[2].strip() == "1.0"}
     assert one_point["hard"] > one_point["noise"]
+
+
+def test_an_oracle_that_is_the_same_for_all_images_is_left_out():
+    """Low and high answer alike, so that only delta tells images apart."""
+    values = np.random.default_rng(3).random((len(TABLE), len(PROXIES) + 1))
+    columns = {name: pl.Series(values[:, index]) for index, name in enumerate(PROXIES)}
+    alike = {"agree": pl.lit(True), "high_correct": pl.col("low_correct"), "delta": pl.Series(values[:, -1])}
+    table = TABLE.with_columns(**columns, **alike, features=pl.Series(values[:, :3]))
+    text = "\n".join(compare_signals(table, "benefit", params()))
+    assert "**delta**" in text
+    assert "**benefit**" not in text
+    assert "Nothing tells signals apart on benefit" in text
 
 
 def test_a_stricter_promise_escalates_more():

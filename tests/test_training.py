@@ -359,9 +359,18 @@ def test_a_training_image_that_is_also_a_validation_image_is_left_out(tmp_path):
     assert found.sha256 == load(write_archive(tmp_path / "b.zip")).sha256
 
 
+def without_training(archive, path, wnid):
+    """A copy of the archive in which one class has no training images."""
+    with zipfile.ZipFile(archive) as file:
+        kept = [name for name in file.namelist() if f"train/{wnid}/" not in name]
+        return write_zip(path, {name: file.read(name) for name in kept})
+
+
 def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
     with pytest.raises(PipelineError, match="set it to 3 or less"):
         load(archive, holdout_per_class=4)
+    with pytest.raises(PipelineError, match="class n1 has 0 training images of its own"):
+        load(without_training(archive, tmp_path / "empty.zip", "n1"))
     with pytest.raises(PipelineError, match="holds no training images"):
         load(write_archive(tmp_path / "none.zip", train_per_class=0))
     wnids = tuple(f"n{index:03d}" for index in range(201))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.base import Section
+from pipeline.params.base import Section, Seed
 
 
 class DataParams(Section):
@@ -12,5 +12,5 @@ class DataParams(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     calibration_images: Annotated[int, Field(ge=1)]
     evaluation_images: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     on_broken: Literal["stop", "skip"]

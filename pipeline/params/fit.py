@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Section
+from pipeline.params.base import Section, Seed
 
 OracleName = Literal["delta", "disagreement", "benefit"]
 
@@ -37,5 +37,5 @@ class FitParams(Section):
     proxy: str
     calibration: Literal["isotonic", "linear"]
     threshold: ThresholdParams
-    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
-    seed: Annotated[int, Field(ge=0)]
+    bootstrap: Annotated[int, Field(ge=100, le=10_000)]
+    seed: Seed

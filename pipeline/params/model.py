@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Section
+from pipeline.params.base import Section, Seed
 
 # low and high make up the cascade; mid is the static rival in between.
 Role = Literal["low", "mid", "high"]
@@ -13,7 +13,7 @@ Role = Literal["low", "mid", "high"]
 class ModelParams(Section):
     name: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class ResolutionParams(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pipeline.params.base import Section
+from pipeline.params.base import Section, Seed
 
 Scenario = Literal["single_stream", "offline"]
 SCENARIOS: tuple[Scenario, ...] = ("single_stream", "offline")
@@ -27,4 +27,4 @@ class ReplayParams(Section):
     stable_within: Annotated[float, Field(gt=0, lt=1)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap: Annotated[int, Field(ge=100, le=100_000)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed

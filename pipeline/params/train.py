@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Section
+from pipeline.params.base import Section, Seed
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -13,7 +13,7 @@ class TrainParams(Section):
     start: Annotated[str, Field(min_length=1)]
     max_minutes: Annotated[float, Field(gt=0, le=100_000)]
     steps: Annotated[int, Field(ge=1)] | None
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     precision: Literal["auto", "float32", "bfloat16"]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     learning_rate: Annotated[float, Field(gt=0, le=1)]

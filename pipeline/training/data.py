@@ -1,7 +1,6 @@
 """The training split as uint8 in memory, with a part of it held out for whatever has to be chosen."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,7 +61,7 @@ def load_training(
         if content not in validation:
             usable.append((image, pixels))
             digest.update(f"{image.image_id} {image.wnid}\n".encode() + content)
-    held = _hold_out([image for image, _ in usable], holdout_per_class, seed)
+    held = _hold_out(archive, [image for image, _ in usable], holdout_per_class, seed)
     labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
     parts = [
         _stack([pair for pair in usable if (pair[0].image_id in held) == is_held], labels)
@@ -84,17 +83,18 @@ def _decode(
             ) from None
 
 
-def _hold_out(images: list[LabelledImage], per_class: int, seed: int) -> set[str]:
+def _hold_out(archive: Archive, images: list[LabelledImage], per_class: int, seed: int) -> set[str]:
     """Ids of `per_class` images of every class, drawn by hash."""
-    by_class: dict[str, list[str]] = defaultdict(list)
+    by_class: dict[str, list[str]] = {wnid: [] for wnid, _ in archive.classes}
     for image in images:
         by_class[image.wnid].append(image.image_id)
     held: set[str] = set()
     for wnid, image_ids in by_class.items():
         if len(image_ids) <= per_class:
+            found = f"{archive.path}: class {wnid} has {len(image_ids)} training images of its own"
+            remedy = f"; set it to {len(image_ids) - 1} or less" if len(image_ids) > 1 else ""
             raise PipelineError(
-                f"train.holdout_per_class: {per_class} asked, class {wnid} has {len(image_ids)} training "
-                f"images; set it to {len(image_ids) - 1} or less"
+                f"{found}, expected more than the {per_class} of train.holdout_per_class{remedy}, or add some"
             )
         held.update(sorted(image_ids, key=lambda image_id: rank("holdout", seed, image_id))[:per_class])
     return held
