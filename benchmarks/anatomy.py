@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels import PRODUCTS, ask_torch
+from pipeline.backends import NATIVE
 from pipeline.cascade import Bench
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
 from pipeline.engines.native.clock import PARTS, ClockedEngine
-from pipeline.engines.native.units import UNITS
+from pipeline.engines.native.units import find_unit
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.params.model import Role
@@ -52,7 +53,7 @@ def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
     Engines of our own and OpenVINO's tell the time of their parts; of the others torch's profiler does.
     """
     backend = bench.runtime.backend
-    ask = _ask_openvino if backend == "openvino" else _ask_native if backend in UNITS else ask_torch
+    ask = _ask_openvino if backend == "openvino" else _ask_native if backend in NATIVE else ask_torch
     roles: dict[Role, dict[str, Any]] = {role: ask(bench, role, canvases) for role in ("low", "high")}
     peak = _peak_of_torch(bench)
     for role, found in roles.items():
@@ -73,7 +74,7 @@ def dissect(bench: Bench, canvases: Tensor) -> dict[str, Any]:
 def _peak_of_torch(bench: Bench) -> float:
     """GFLOP/s, in the numbers that the engine multiplies: values of two planes take three products."""
     precision: Precision = bench.runtime.precision
-    unit, device = UNITS.get(bench.runtime.backend), bench.runtime.device
+    unit, device = find_unit(bench.runtime.backend, precision), bench.runtime.device
     if unit is not None and unit.layouts[precision].planes == 2:
         return measure_peak("bfloat16", device) / 3
     return measure_peak(precision, device)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.engines.native.units import UNITS
+from pipeline.backends import NATIVE
 
 Document = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ def _inference_goals(inference: Document) -> dict[str, tuple[float, float, bool]
     usual, eager = single["usual way float32"], single["eager float32"]
     goals: dict[str, tuple[float, float, bool]] = {}
     for precision, least in (("float32", 3.5), ("bfloat16", 5.5)):
-        names = (f"{backend} {precision}" for backend in ("cudagraph", *UNITS, "openvino"))
+        names = (f"{backend} {precision}" for backend in ("cudagraph", *NATIVE, "openvino"))
         name = next((name for name in names if name in single), None)
         if name is None:
             continue

@@ -14,8 +14,7 @@ from benchmarks.kernels import kind_of
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.answers import NEEDS, Answers
-from pipeline.backends import why_not
-from pipeline.engines.native.units import UNITS
+from pipeline.backends import NATIVE, why_not
 from pipeline.fused import FusedViT
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
@@ -145,7 +144,7 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
     assert "| 4.000 | ≥ 3.5 | yes | 4.67 |" in table
 
 
-@pytest.mark.parametrize("backend", [*UNITS, "eager"])
+@pytest.mark.parametrize("backend", [*NATIVE, "eager"])
 def test_a_pass_is_taken_apart(backend, monkeypatch):
     monkeypatch.setattr(anatomy, "_ROUNDS", 2)
     if why_not(backend, torch.device("cpu"), "float32"):

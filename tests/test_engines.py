@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES
-from pipeline.backends import why_not
+from pipeline.backends import NATIVE, why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
 from pipeline.engines.cudagraph import captured_sizes
-from pipeline.engines.native.units import UNITS
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.learned import Learned
@@ -28,6 +27,7 @@ ENGINES = [
     ("amx", "float32"),
     ("amx", "bfloat16"),
     ("avx512", "float32"),
+    ("avx512", "bfloat16"),
     ("avx2", "float32"),
     ("openvino", "float32"),
     ("openvino", "bfloat16"),
@@ -108,7 +108,7 @@ def test_an_engine_that_does_not_exist_is_none():
 
 
 def test_nothing_is_read_of_a_proxy_that_was_not_asked_for():
-    for backend in ("eager", *UNITS):
+    for backend in ("eager", *NATIVE):
         if not why_not(backend, CPU, "float32"):
             silent = build_engine(replace(spec(32, backend), proxy=None), 2)
             assert silent.predict(IMAGES[:2]).proxy is None
@@ -142,7 +142,7 @@ def test_sizes_with_heads_of_their_own_answer_as_eager(backend, precision):
         assert 0 < largest_error(found, expected) < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("backend", [*UNITS, "openvino"])
+@pytest.mark.parametrize("backend", [*NATIVE, "openvino"])
 @pytest.mark.parametrize("count", range(1, 9))
 def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
     found = build(backend, "float32", 32)
@@ -153,7 +153,7 @@ def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
             torch.testing.assert_close(value[row : row + 1], single)
 
 
-@pytest.mark.parametrize("backend", [*UNITS, "openvino"])
+@pytest.mark.parametrize("backend", [*NATIVE, "openvino"])
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_every_proxy_comes_with_the_answer(backend, proxy):
     if why_not(backend, CPU, "float32"):
@@ -163,7 +163,7 @@ def test_every_proxy_comes_with_the_answer(backend, proxy):
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", [*UNITS, "openvino"])
+@pytest.mark.parametrize("backend", [*NATIVE, "openvino"])
 def test_the_learned_proxy_comes_with_the_answer(backend):
     if why_not(backend, CPU, "float32"):
         pytest.skip(why_not(backend, CPU, "float32"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.architecture import ARCHITECTURES, Architecture
-from pipeline.backends import why_not
+from pipeline.backends import NATIVE, why_not
 from pipeline.compiler import find_compiler
 from pipeline.engines.base import TOLERANCE
 from pipeline.engines.build import build_engine
@@ -17,7 +17,7 @@ from pipeline.engines.native.clock import ClockedEngine
 from pipeline.engines.native.library import load_library, why_not_native
 from pipeline.engines.native.pack import Packed
 from pipeline.engines.native.resizing import find_taps
-from pipeline.engines.native.units import UNITS
+from pipeline.engines.native.units import UNITS, find_unit
 from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.learned import Learned
@@ -37,7 +37,7 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=UNITS)
+@pytest.fixture(params=NATIVE)
 def backend(request):
     """Every variant of the pass that this machine can run."""
     reason = why_not(request.param, CPU, "float32")
@@ -163,7 +163,7 @@ def test_canvases_of_any_memory_layout_are_the_same_images(backend):
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
 
 
-# Random weights make small values: here are the large ones, for the fewest planes and for the most.
+# Random weights make small values: here are the large ones.
 FUNCTIONS = """
 #include <cmath>
 #include <cstdio>
@@ -186,20 +186,28 @@ template <bool fine> void check() {
   }
   std::printf("%g %g ", gelu, power);
 }
-int main() { check<vit::kFine<1>>(); check<vit::kFine<vit::kMostPlanes>>(); }
+int main() { check<vit::kFine<PLANES>>(); }
 """
 
 
-def test_gelu_and_exponentials_are_as_near_as_they_say(backend, tmp_path):
+# Of the integral that GELU multiplies with, and of exponentials.
+NEARNESS = {"float32": (5e-7, 3e-7), "bfloat16": (1e-4, 8e-5)}
+
+
+@pytest.mark.parametrize("precision", NEARNESS)
+def test_gelu_and_exponentials_are_as_near_as_they_say(backend, precision, tmp_path):
+    if why_not(backend, CPU, precision):
+        pytest.skip(why_not(backend, CPU, precision))
+    unit = find_unit(backend, precision)
     (tmp_path / "check.cpp").write_text(FUNCTIONS)
-    folders = (library.SOURCES, *(library.SOURCES / folder for folder in UNITS[backend].folders))
-    options = ["-std=c++20", "-O1", *UNITS[backend].flags, *(f"-I{folder}" for folder in folders)]
+    folders = (library.SOURCES, *(library.SOURCES / folder for folder in unit.folders))
+    defined = f"-DPLANES={unit.layouts[precision].planes}"
+    options = ["-std=c++20", "-O1", defined, *unit.flags, *(f"-I{folder}" for folder in folders)]
     command = [find_compiler(), *options, str(tmp_path / "check.cpp"), "-o", str(tmp_path / "check")]
     subprocess.run(command, check=True, capture_output=True)
     told = subprocess.run([tmp_path / "check"], check=True, capture_output=True, text=True).stdout
     found = [float(error) for error in told.split()]
-    rough, fine = (1e-4, 8e-5), (5e-7, 3e-7)
-    for error, allowed in zip(found, (*(rough if backend == "amx" else fine), *fine), strict=True):
+    for error, allowed in zip(found, NEARNESS[precision], strict=True):
         assert 0 < error < allowed
 
 
@@ -261,9 +269,8 @@ def test_a_model_that_fills_no_tiles_is_refused(name, shape, words):
         Packed(draw_weights(shape, 0, 64), 64, 64, UNITS[name].layouts["float32"])
 
 
-@pytest.mark.parametrize("name", ["avx512", "avx2"])
-def test_a_precision_that_a_unit_does_not_know_is_refused(afresh, name):
-    assert "use runtime.precision: float32" in why_not_native(name, "bfloat16")
+def test_a_precision_that_no_unit_computes_is_refused(afresh):
+    assert "use runtime.precision: float32" in why_not_native("avx2", "bfloat16")
 
 
 def test_the_instructions_that_the_processor_lacks_are_named(afresh, monkeypatch):
@@ -272,6 +279,15 @@ def test_the_instructions_that_the_processor_lacks_are_named(afresh, monkeypatch
         why_not_native("amx", "float32")
         == "the processor has no amx_bf16, avx512_bf16; use runtime.backend: auto"
     )
+
+
+def test_vectors_without_pairs_multiply_float32_alone(afresh, monkeypatch):
+    if find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setattr(library, "processor_flags", lambda: set(UNITS["avx512"].instructions))
+    reason = why_not_native("avx512", "bfloat16")
+    assert reason == "the processor has no avx512_bf16; use runtime.backend: auto"
+    assert why_not_native("avx512", "float32") is None
 
 
 def test_a_system_that_tells_no_instructions_has_none(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from pipeline.engines.base import Answer, Engine, Prediction, Spec
 from pipeline.engines.native.formula import UntoldError, write_formula
 from pipeline.engines.native.library import load_library, load_score, team_of
 from pipeline.engines.native.pack import Outputs, Packed
-from pipeline.engines.native.units import UNITS
+from pipeline.engines.native.units import find_unit
 from pipeline.errors import PipelineError
 
 # Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
@@ -35,10 +35,11 @@ class NativeEngine(Engine):
 
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
-        shape, unit = spec.weights.architecture, UNITS[spec.runtime.backend]
+        shape, unit = spec.weights.architecture, find_unit(spec.runtime.backend, spec.runtime.precision)
+        assert unit is not None  # `why_not` was asked before.
         self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, unit.layouts[spec.runtime.precision])
         piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
-        self.packed.model.score = _find_score(spec)
+        self.packed.model.score = _find_score(spec, unit.name)
         self.library = load_library(unit.name, self.clocked)
         team = team_of(unit.name, spec.runtime.threads, self.clocked)
         self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
@@ -84,13 +85,13 @@ class NativeEngine(Engine):
         return None if self.spec.proxy is None else self.spec.proxy(trace, logits)
 
 
-def _find_score(spec: Spec) -> int | None:
+def _find_score(spec: Spec, unit: str) -> int | None:
     """The address of the formula in C++, None where there is none or it cannot be told or compiled."""
     shape = spec.weights.architecture
     if spec.proxy is None:
         return None
     try:
         source = write_formula(spec.proxy, shape.depth + 1, shape.width, shape.classes)
-        return load_score(spec.runtime.backend, source)
+        return load_score(unit, source)
     except (UntoldError, PipelineError, OSError):  # Such as a cache that only holds what is there.
         return None

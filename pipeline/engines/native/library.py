@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.compiler import NEEDED, find_compiler
 from pipeline.engines.native.pack import Model, Outputs
-from pipeline.engines.native.units import UNITS, Unit
+from pipeline.engines.native.units import UNITS, Unit, find_unit
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.params.runtime import Precision
@@ -21,11 +21,12 @@ _CLOCK = "-DVIT_CLOCK"
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def why_not_native(name: str, precision: Precision) -> str | None:
-    """What this machine lacks for a unit, and what to do; None where its library works."""
-    if precision not in UNITS[name].layouts:
+def why_not_native(backend: str, precision: Precision) -> str | None:
+    """What this machine lacks for it, and what to do; None where its library works."""
+    unit = find_unit(backend, precision)
+    if unit is None:
         return "it computes in float32 alone; use runtime.precision: float32"
-    return _why_no_library(name)
+    return _why_no_library(unit.name)
 
 
 @cache

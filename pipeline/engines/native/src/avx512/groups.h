@@ -17,13 +17,12 @@ template <int rows, class Between>
   for (size_t next = stride, third = 3 * stride; depth > 0; --depth) {
     asm("" : "+r"(top), "+r"(middle), "+r"(bottom), "+r"(next), "+r"(third));  // Nor more addresses than these.
 #pragma GCC unroll 4
-    for (int input = 0; input < kDepth; ++input) {
-      const Lanes weights = load(right + input * kLanes);
+    for (int input = 0; input < kDepth; input += kTogether) {
 #pragma GCC unroll 12
       for (int row = 0; row < rows; ++row) {
         const Number* of_four = row < 4 ? top : row < 8 ? middle : bottom;
-        const Number value = of_four[(row % 4 == 3 ? third : row % 4 * next) + input];
-        sums[row] = mul_add(all(value), weights, sums[row]);
+        const Number* values = of_four + (row % 4 == 3 ? third : row % 4 * next) + input;
+        sums[row] = add_product(sums[row], values, right + input * kLanes);
       }
     }
     top += kDepth, middle += kDepth, bottom += kDepth, right += kTile;
