@@ -14,11 +14,11 @@ from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import Runtime, resolve_runtime
-from pipeline.training.account import count_run, curve_by_role, describe_recipe, name_run
+from pipeline.training.account import count_run, curve_by_role, describe_knobs, describe_recipe, name_run
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.publish import Publisher
-from pipeline.training.recipe import choose_precision
+from pipeline.training.recipe import settle
 from pipeline.training.start import Start, read_start
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
@@ -43,7 +43,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
-    values = _settle(params.section("train", TrainParams), runtime)
+    values = settle(params.section("train", TrainParams), runtime.device)
     with open_archive(archive) as opened:
         start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])
         data = _load(opened, sizes["high"], start.architecture.classes, values)
@@ -62,18 +62,13 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         click.echo(line)
 
 
-def _settle(values: TrainParams, runtime: Runtime) -> TrainParams:
-    """With the precision that `auto` stands for on this device."""
-    chosen = choose_precision(values.precision, runtime.device)
-    return values.model_copy(update={"precision": chosen})
-
-
 def _train(
     start: Start, values: TrainParams, sizes: dict[Role, int], data: TrainingData, runtime: Runtime
 ) -> Run:
     """A run to its end, from where an earlier one left it if that was stopped."""
     run = start_run(start, list(sizes.values()), values, runtime.device)
     click.echo(f"train: {runtime.device}, {values.precision}, {' and '.join(run.optimizer_names)}")
+    click.echo(f"train: {values.recipe} recipe, {describe_knobs(values)}")
     checkpoint = SCRATCH / f"{name_run(run, start, values, sizes, data)}.pt"
     if checkpoint.exists():
         resume_run(run, checkpoint)

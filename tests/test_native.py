@@ -292,10 +292,13 @@ def test_vectors_without_pairs_multiply_float32_alone(afresh, monkeypatch):
 
 def test_a_system_that_tells_no_instructions_has_none(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "_CPU_INFO", tmp_path / "none")
-    assert library.processor_flags() == set()
-    (tmp_path / "some").write_text("processor\t: 0\nflags\t\t: fpu amx_tile\nbugs\t\t: x\nflags\t\t: other\n")
+    assert (library.processor_flags(), library.processor_vendor()) == (set(), "")
+    (tmp_path / "some").write_text(
+        "vendor_id\t: AuthenticAMD\nflags\t\t: fpu amx_tile\nbugs\t\t: x\nflags\t\t: other\n"
+    )
     monkeypatch.setattr(library, "_CPU_INFO", tmp_path / "some")
-    assert {"fpu", "amx_tile"} <= library.processor_flags()
+    assert library.processor_flags() == {"fpu", "amx_tile"}
+    assert library.processor_vendor() == "AuthenticAMD"
 
 
 def test_a_missing_compiler_is_named(afresh, monkeypatch):

@@ -95,6 +95,7 @@ def test_the_command_goes_on_from_a_file_and_says_so_in_what_it_writes(tmp_path,
     archive = write_archive(tmp_path / "a.zip")
     small = [
         "steps=1",
+        "recipe=long",
         "batch_size=4",
         "evaluations=1",
         "holdout_per_class=1",

@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.params.model import ModelParams
 from pipeline.params.runtime import RuntimeParams
-from pipeline.params.train import TrainParams
+from pipeline.params.train import RecipeParams, TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
 from pipeline.training import recipe
@@ -29,7 +29,13 @@ from pipeline.training.data import Images, load_training
 from pipeline.training.loop import Trainer, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import find_right, score_validation, write_weights
-from pipeline.training.recipe import choose_precision, compute_joint_loss, compute_shared_loss, learning_rate
+from pipeline.training.recipe import (
+    choose_precision,
+    compute_joint_loss,
+    compute_shared_loss,
+    learning_rate,
+    settle,
+)
 from pipeline.training.start import Start
 from pipeline.training.state import resume_run, start_run
 from pipeline.vit import TracedViT, Weights, load_weights
@@ -54,16 +60,34 @@ def train_params(**changes):
 
 
 @pytest.mark.parametrize(
-    ("flags", "precision", "optimizer"),
+    ("wanted", "device", "settled"),
+    [("auto", "cpu", "short"), ("auto", "cuda", "long"), ("long", "cpu", "long"), ("short", "cuda", "short")],
+)
+def test_a_run_of_few_epochs_has_a_recipe_of_its_own(wanted, device, settled):
+    asked = train_params(recipe=wanted)
+    found = settle(asked, torch.device(device))
+    own = found.model_dump(include=set(RecipeParams.model_fields))
+    expected = asked.short.model_dump() if settled == "short" else asked.model_dump(include=set(own))
+    assert (found.recipe, own) == (settled, expected)
+    assert found.learning_rate == asked.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "precision", "optimizer"),
     [
-        ({"avx2"}, "float32", "AdamW"),
-        ({"avx2", "avx512_bf16"}, "float32", "Muon"),
-        ({"avx2", "avx512_bf16", "amx_bf16"}, "bfloat16", "Muon"),
+        ("GenuineIntel", {"avx2"}, "float32", "AdamW"),
+        ("GenuineIntel", {"avx2", "avx512_bf16"}, "float32", "Muon"),
+        ("GenuineIntel", {"avx2", "avx512_bf16", "amx_bf16"}, "bfloat16", "Muon"),
+        ("AuthenticAMD", {"avx2"}, "float32", "AdamW"),
+        ("AuthenticAMD", {"avx2", "avx512_bf16"}, "bfloat16", "Muon"),
     ],
 )
-def test_a_processor_computes_in_bfloat16_where_that_is_faster(monkeypatch, flags, precision, optimizer):
+def test_a_processor_computes_in_bfloat16_where_that_is_faster(
+    monkeypatch, vendor, flags, precision, optimizer
+):
     """Muon computes in it whatever the precision."""
     monkeypatch.setattr(recipe, "processor_flags", lambda: flags)
+    monkeypatch.setattr(recipe, "processor_vendor", lambda: vendor)
     assert choose_precision("auto", CPU) == precision
     assert choose_precision("bfloat16", CPU) == "bfloat16"
     run = start_run(Start(SMALL), SIZES_PX, train_params(), CPU)
@@ -403,10 +427,12 @@ def test_a_damaged_state_is_named(data, tmp_path):
 def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    small = ["steps=2", "batch_size=4", "evaluations=1", "holdout_per_class=1", "resolutions.mid="]
+    small = ["steps=2", "evaluations=1", "holdout_per_class=1", "resolutions.mid="]
+    small += ["recipe=short", "short.batch_size=4", "short.head_decay=0.01"]
     arguments = ["--archive", str(archive), *(f"--set={item}" for item in small)]
     first = CliRunner().invoke(main, arguments)
     assert first.exit_code == 0, first.output
+    assert "train: short recipe, batch_size 4, small_until 0.6, distillation 0.0," in first.output
     found = json.loads(Path("metrics/train.json").read_text())
     assert set(found["validation"]) == set(found["heads"]["holdout"]) == {"low", "high"}
     assert set(found["differences"]) == {"high_less_low"}

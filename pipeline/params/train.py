@@ -9,32 +9,19 @@ from pipeline.params.base import Section, Seed
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class TrainParams(Section):
-    start: Annotated[str, Field(min_length=1)]
-    max_minutes: Annotated[float, Field(gt=0, le=100_000)]
-    steps: Annotated[int, Field(ge=1)] | None
-    seed: Seed
-    precision: Literal["auto", "float32", "bfloat16"]
+class RecipeParams(Section):
+    """What a run of a hundred epochs and one of a few do unlike."""
+
     batch_size: Annotated[int, Field(ge=2, le=65536)]
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    warmup: Annotated[float, Field(ge=0, lt=1)]
     small_until: Share
-    between_share: Annotated[float, Field(gt=0, le=1)]
     distillation: Annotated[float, Field(ge=0, le=100)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    crop_area: Annotated[float, Field(gt=0, le=1)]
     three_augment: Share
     color_jitter: Share
     cutmix: Share
     mixup: Share
-    erasing: Share
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     average: Annotated[float, Field(ge=0, lt=1)]
     head_decay: Annotated[float, Field(ge=0)] | None
-    holdout_per_class: Annotated[int, Field(ge=1)]
-    evaluations: Annotated[int, Field(ge=1, le=1000)]
-    checkpoint_minutes: Annotated[float, Field(gt=0)]
 
     @model_validator(mode="after")
     def _mixed_in_one_way(self) -> Self:
@@ -44,3 +31,25 @@ class TrainParams(Section):
                 "their chances must not add up to more than 1"
             )
         return self
+
+
+class TrainParams(RecipeParams):
+    """Its own recipe is the long one."""
+
+    start: Annotated[str, Field(min_length=1)]
+    recipe: Literal["auto", "long", "short"]
+    short: RecipeParams
+    max_minutes: Annotated[float, Field(gt=0, le=100_000)]
+    steps: Annotated[int, Field(ge=1)] | None
+    seed: Seed
+    precision: Literal["auto", "float32", "bfloat16"]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    between_share: Annotated[float, Field(gt=0, le=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    crop_area: Annotated[float, Field(gt=0, le=1)]
+    erasing: Share
+    holdout_per_class: Annotated[int, Field(ge=1)]
+    evaluations: Annotated[int, Field(ge=1, le=1000)]
+    checkpoint_minutes: Annotated[float, Field(gt=0)]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.params.model import Role
-from pipeline.params.train import TrainParams
+from pipeline.params.train import RecipeParams, TrainParams
 from pipeline.training.data import TrainingData
 from pipeline.training.start import Start
 from pipeline.training.state import Run
@@ -21,7 +21,7 @@ def name_run(
 ) -> str:
     """The same for a run that may go on where this one was left; a file that it starts from counts by its
     numbers, wherever it lies."""
-    knobs = params.model_dump(exclude=_BUDGET | {"start"})
+    knobs = params.model_dump(exclude=_BUDGET | {"start", "recipe", "short"})
     network = [asdict(start.architecture), start.sha256, run.optimizer_names]
     text = json.dumps([network, knobs, sizes_px, data.sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -29,7 +29,14 @@ def name_run(
 
 def describe_recipe(run: Run, start: Start, params: TrainParams) -> dict[str, Any]:
     """The knobs; a file that the run started from is named by its digest, not its path."""
-    return {**params.model_dump(), "start": start.sha256 or "random", "optimizers": run.optimizer_names}
+    knobs = params.model_dump(exclude={"short"})
+    return {**knobs, "start": start.sha256 or "random", "optimizers": run.optimizer_names}
+
+
+def describe_knobs(params: TrainParams) -> str:
+    """Those that the long recipe and the short one set, each to its value."""
+    knobs = params.model_dump(include=set(RecipeParams.model_fields))
+    return ", ".join(f"{name} {value}" for name, value in knobs.items())
 
 
 def count_run(run: Run, data: TrainingData) -> dict[str, Any]:

@@ -109,8 +109,17 @@ def _first_error(output: str) -> str:
 
 def processor_flags() -> set[str]:
     """The instructions that Linux names; empty where the system does not tell them as Linux does."""
+    return set(_read_cpu_info("flags").split())
+
+
+def processor_vendor() -> str:
+    """As Linux names it, such as AuthenticAMD; empty where the system does not."""
+    return _read_cpu_info("vendor_id")
+
+
+def _read_cpu_info(name: str) -> str:
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+        return ""
+    return next((line for line in lines if line.startswith(name)), "").partition(":")[2].strip()
