@@ -36,7 +36,7 @@ def describe_recipe(run: Run, start: Start, params: TrainParams) -> dict[str, An
 def describe_knobs(params: TrainParams) -> str:
     """Those that the long recipe and the short one set, each to its value."""
     knobs = params.model_dump(include=set(RecipeParams.model_fields))
-    return ", ".join(f"{name} {value}" for name, value in knobs.items())
+    return ", ".join(f"{name} {'none' if value is None else value}" for name, value in knobs.items())
 
 
 def count_run(run: Run, data: TrainingData) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """`amx`, `avx512` and `avx2`: the fused model as one C++ function, on a matrix unit or on vectors.
 
-On `amx` bfloat16 runs as such. float32 weights and activations are split into two bfloat16 numbers each, and
-a product into three, which leaves an error of some 1e-5 of the largest value and takes less time than float32
-products on the vector unit (the BF16x3 mode of Intel's oneMKL does the same). The others multiply float32.
+Vectors multiply float32, and those of `avx512` pairs of bfloat16 where the processor does. A matrix unit
+multiplies bfloat16 alone: float32 weights and activations are split into two bfloat16 numbers each, and a
+product into three, which leaves an error of some 1e-5 of the largest value and takes less time than float32
+products on the vector unit (the BF16x3 mode of Intel's oneMKL does the same).
 """
 
 import ctypes
