@@ -134,6 +134,17 @@ def conditions(
     }
 
 
+def write_results(folder: Path, name: str, measured: dict[str, Any]) -> str:
+    """With the goals judged; returns the tables."""
+    write_json(folder / f"{name}.json", measured)  # What took so long comes first, whatever follows.
+    measured["goals"] = judge_goals(measured)
+    write_json(folder / f"{name}.json", measured)
+    table = format_bench(measured)
+    with whole_file(folder / f"{name}.md") as temporary:
+        temporary.write_text(f"# {name}\n\n{table}", encoding="utf-8")
+    return table
+
+
 @click.command(help=__doc__)
 @path_option("images", "data/images.parquet", "Table of images, which prepare writes.")
 @path_option("results", "benchmarks/results", "Folder for <device>.json.")
@@ -195,13 +206,7 @@ def main(
         with tempfile.TemporaryDirectory() as name:
             amounts = tuple(int(scale) for scale in scales.split(","))
             measured["extraction"] = measure_extraction(images, Path(name), extracted, amounts, peer_python)
-    name = device if model == EXTRACTED else f"{device}-{model}"
-    write_json(results / f"{name}.json", measured)  # What took so long comes first, whatever follows.
-    measured["goals"] = judge_goals(measured)
-    write_json(results / f"{name}.json", measured)
-    table = format_bench(measured)
-    with whole_file(results / f"{name}.md") as temporary:
-        temporary.write_text(f"# {name}\n\n{table}", encoding="utf-8")
+    table = write_results(results, device if model == EXTRACTED else f"{device}-{model}", measured)
     click.echo(table)
     if readme is not None:
         replace_in_file(readme, table, "bench")

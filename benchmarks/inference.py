@@ -7,24 +7,23 @@ the host; decoding is outside, for all of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.usual import UsualWay, as_picture
+from benchmarks.footprint import measure_peaks
+from benchmarks.usual import USUAL, UsualWay, as_picture
 from pipeline.answers import NEEDS, PolicyName
 from pipeline.backends import BACKENDS, why_not
 from pipeline.cascade import Bench
 from pipeline.measure import System, choose_batches, run_block
-from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import Scenario
 from pipeline.params.runtime import Precision
 from pipeline.policy import Policy
-from pipeline.runtime import Runtime, prepare_process
+from pipeline.runtime import Runtime
 from pipeline.timing import Floats, spread, summarise_latency
 from pipeline.vit import Weights
 
@@ -40,7 +39,6 @@ WARM_UP_IMAGES = {"single_stream": 20, "offline": 64}
 # A system that is through sooner runs the blocks again, else one slow moment would decide; so often at most.
 MEASURED_S = {"cpu": 10.0, "cuda": 2.0}
 MOST_ROUNDS = 8
-USUAL = "usual way float32"
 
 
 def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
@@ -110,23 +108,34 @@ def compare(
         }
     }
     for scenario in images:
-        systems: dict[str, System] = {USUAL: usual}
-        batches = {name: _batches(scenario, bench, images[scenario]) for name, bench in benches.items()}
-        for name, bench in benches.items():
-            report(f"{scenario}: build {name}, batches {batches[name]}")
-            systems[name] = bench.build(batches[name])
-        report(f"{scenario}: measure")
-        kind = runtime.device.type
-        block = SINGLE_BLOCK if scenario == "single_stream" else OFFLINE_BLOCK[kind]
-        found[scenario] = _measure(scenario, systems, images[scenario], block, MEASURED_S[kind])
-        for name, sizes in batches.items():
-            found[scenario][name]["batch_size"] = sizes
+        found[scenario] = _compare_in(scenario, usual, benches, images[scenario], report)
     if not memory:
         return found
     report("memory")
-    for name, by_policy in _memory(weights, sizes_px, benches, usual, canvases[:8]).items():
+    for name, by_policy in measure_peaks(weights, sizes_px, benches, usual, canvases[:8]).items():
         for policy, peak_mb in by_policy.items():
             found["single_stream"][name][policy]["peak_memory_mb"] = peak_mb
+    return found
+
+
+def _compare_in(
+    scenario: Scenario,
+    usual: UsualWay,
+    benches: Mapping[str, Bench],
+    canvases: Tensor,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    systems: dict[str, System] = {USUAL: usual}
+    batches = {name: _batches(scenario, bench, canvases) for name, bench in benches.items()}
+    for name, bench in benches.items():
+        report(f"{scenario}: build {name}, batches {batches[name]}")
+        systems[name] = bench.build(batches[name])
+    report(f"{scenario}: measure")
+    kind = benches["eager float32"].runtime.device.type
+    block = SINGLE_BLOCK if scenario == "single_stream" else OFFLINE_BLOCK[kind]
+    found = _measure(scenario, systems, canvases, block, MEASURED_S[kind])
+    for name, sizes in batches.items():
+        found[name]["batch_size"] = sizes
     return found
 
 
@@ -181,41 +190,3 @@ def _summarise(scenario: Scenario, blocks: list[Floats], escalated: int) -> dict
         "escalation_rate": escalated / len(latency_ms),
         "spread": spread(thirds),
     }
-
-
-def _memory(
-    weights: Weights,
-    sizes_px: Mapping[Role, int],
-    benches: Mapping[str, Bench],
-    usual: UsualWay,
-    canvases: Tensor,
-) -> dict[str, dict[str, float | None]]:
-    """Peak growth of a process that runs one policy alone, MB, one image at a time."""
-    runtime = benches["eager float32"].runtime
-    work: dict[str, Callable[[PolicyName], None]] = {
-        name: partial(_run_engine, bench, canvases) for name, bench in benches.items()
-    }
-    work[USUAL] = partial(_run_usual, weights, sizes_px, usual.threshold, runtime, canvases)
-    return {
-        name: {policy: peak_memory_mb(partial(run, policy), runtime.device) for policy in NEEDS}
-        for name, run in work.items()
-    }
-
-
-def _run_engine(bench: Bench, canvases: Tensor, policy: PolicyName) -> None:
-    prepare_process(bench.runtime)
-    cascade = bench.build(dict.fromkeys(NEEDS[policy], 1))
-    for canvas in canvases.split(1):
-        cascade.answer(policy, canvas)
-
-
-def _run_usual(
-    weights: Weights,
-    sizes_px: Mapping[Role, int],
-    threshold: float,
-    runtime: Runtime,
-    canvases: Tensor,
-    policy: PolicyName,
-) -> None:
-    prepare_process(runtime)
-    UsualWay(weights, sizes_px, runtime.device, direction=1, threshold=threshold).answer(policy, canvases)

@@ -8,9 +8,11 @@ import time
 
 import numpy as np
 
+from pipeline.checkpoint import load_weights
+
 # Before thingsvision: it loads TensorFlow, after which triton's LLVM crashes the process.
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, load_weights
+from pipeline.vit import TracedViT
 
 vars(np)["AxisError"] = np.exceptions.AxisError  # NumPy 2 moved what thingsvision 2.7 reads at import.
 

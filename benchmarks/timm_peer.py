@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.usual import HookedViT
+from pipeline.checkpoint import load_weights
 from pipeline.params.model import ModelParams
-from pipeline.vit import load_weights
 from pipeline.zoo import IMAGENET
 
 NATIVE_PX, BATCH, WORKERS = 64, 64, 2

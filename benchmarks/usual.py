@@ -18,6 +18,8 @@ from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.params.model import Role
 from pipeline.vit import Weights
 
+USUAL = "usual way float32"
+
 
 class HookedViT:
     """timm's ViT for any image size, with the CLS token after the embedding and after each block."""

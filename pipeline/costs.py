@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.thresholds import Costs
 
 
 def check_costs(
@@ -23,3 +25,15 @@ def check_costs(
                     f"{where}: measured with {key} {theirs[key]}, this run has {value}; "
                     "run adaptive-vit profile under the same settings"
                 )
+
+
+def read_costs(path: Path, made_for: Mapping[str, Any], processor: str) -> Costs:
+    """Mean milliseconds of one image, from metrics/profile.json.
+
+    Raises PipelineError where they were measured on another processor, or with another precision or other
+    sizes than the embeddings, which may come from another machine and so from another backend.
+    """
+    profile = read_json(path)
+    running = {"precision": made_for["precision"], "processor": processor}
+    check_costs(profile, running, {"low": made_for["low_px"], "high": made_for["high_px"]}, path)
+    return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))

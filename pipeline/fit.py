@@ -1,6 +1,5 @@
 """Fit the proxy to the oracle: learn on the calibration split, judge on the evaluation split."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.betting import certify_drop
 from pipeline.calibration import (
     Calibration,
     Floats,
@@ -19,33 +17,18 @@ from pipeline.calibration import (
     learn_proxy,
     rank_correlation,
 )
-from pipeline.certify import (
-    Certificate,
-    certify,
-    describe_ground,
-    describe_promise,
-    describe_remedy,
-    draw_order,
-    list_candidates,
-    set_apart,
-)
-from pipeline.costs import check_costs
+from pipeline.choice import choose, set_certifying_apart
 from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.judge import column, harmed_if_low, has_labels, judge, losses_if_low, plot_tables
+from pipeline.judge import column, has_labels, judge, plot_tables
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
-from pipeline.params.fit import FitParams, ThresholdParams
+from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 from pipeline.proxies import get_proxy
 from pipeline.samples import join_proxies
-from pipeline.thresholds import Costs, Threshold, choose_threshold
+from pipeline.thresholds import Costs
 from pipeline.timing import FEWEST_IMAGES
-
-# Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
-_LEARNING_SHARE = 0.2
-_CERTIFIED = ("risk", "accuracy_drop")
 
 
 class Fitted(NamedTuple):
@@ -80,12 +63,12 @@ def fit(
         )
     samples, coefficients = _learn(samples, params)
     calibrating, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))
-    learned, certifying = _set_apart(calibrating, params)
+    learned, certifying = set_certifying_apart(calibrating, params)
     proxy, oracle = column(learned, "proxy"), column(learned, "oracle")
     direction = learn_direction(proxy, oracle)
     scores = score(proxy, direction)
     calibration = calibrate(params.calibration, scores, oracle)
-    threshold, certificate = _choose(params, learned, certifying, direction, calibration, costs)
+    threshold, certificate = choose(params, learned, certifying, direction, calibration, costs)
     policy = Policy(
         oracle=params.oracle,
         proxy=params.proxy,
@@ -99,23 +82,7 @@ def fit(
         certificate=certificate,
         coefficients=coefficients,
     )
-    metrics = {
-        "threshold": policy.threshold,
-        "direction": direction,
-        "threshold_proxy": direction * policy.threshold,
-        "threshold_oracle": float(expected_oracle(calibration, np.array([policy.threshold]))[0])
-        if abs(policy.threshold) < np.finfo(np.float64).max
-        else None,
-        "calibration": {
-            "images": len(calibrating),
-            "escalation_rate": float(decide(policy, column(calibrating, "proxy")).mean()),
-            "spearman": rank_correlation(
-                score(column(calibrating, "proxy"), direction), column(calibrating, "oracle")
-            ),
-        },
-        "certificate": _numbers(certificate) or None,
-        **judge(judged, policy, calibration, params),
-    }
+    metrics = _measure(policy, calibration, calibrating, judged, params)
     warnings = (*_warn_of_nothing_learned(policy, oracle), *threshold.warnings, *_warn_of_few(judged))
     return Fitted(policy, metrics, plot_tables(judged, policy, calibration), warnings)
 
@@ -124,63 +91,37 @@ def _learn(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, tupl
     """The samples with column `proxy`, and the coefficients that it took: none where it is not learned."""
     if params.proxy != NAME:
         return samples, ()
-    learned, _certifying = _set_apart(samples.filter(split="calibration"), params)
+    learned, _certifying = set_certifying_apart(samples.filter(split="calibration"), params)
     model = learn_proxy(learned["features"].to_numpy(), column(learned, "oracle"))
     values = model.apply(samples["features"].to_numpy())
     return samples.with_columns(proxy=pl.Series(values)).drop("features"), model.coefficients
 
 
-def _set_apart(samples: pl.DataFrame, params: FitParams) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The calibration images that learn, and those that certify: none but for the certified rules."""
-    if params.threshold.rule not in _CERTIFIED:
-        return samples, samples.clear()
-    learns = pl.Series(set_apart(samples["image_id"].to_list(), _LEARNING_SHARE, params.seed))
-    return samples.filter(learns), samples.filter(~learns)
-
-
-def _choose(
-    params: FitParams,
-    learned: pl.DataFrame,
-    certifying: pl.DataFrame,
-    direction: int,
+def _measure(
+    policy: Policy,
     calibration: Calibration,
-    costs: Costs | None,
-) -> tuple[Threshold, dict[str, Any]]:
-    """The threshold, and its certificate where the rule asks for one."""
-    rule, scores = params.threshold, score(column(learned, "proxy"), direction)
-    if rule.rule not in _CERTIFIED:
-        return choose_threshold(rule, scores, direction, calibration, costs), {}
-    found = _certify(params, certifying, direction, list_candidates(scores))
-    digests = {
-        f"{name}_sha256": hashlib.sha256("\n".join(part["image_id"]).encode()).hexdigest()
-        for name, part in (("learned", learned), ("certified", certifying))
+    calibrating: pl.DataFrame,
+    judged: pl.DataFrame,
+    params: FitParams,
+) -> dict[str, Any]:
+    """The numbers of metrics/fit.json."""
+    return {
+        "threshold": policy.threshold,
+        "direction": policy.direction,
+        "threshold_proxy": policy.direction * policy.threshold,
+        "threshold_oracle": float(expected_oracle(calibration, np.array([policy.threshold]))[0])
+        if abs(policy.threshold) < np.finfo(np.float64).max
+        else None,
+        "calibration": {
+            "images": len(calibrating),
+            "escalation_rate": float(decide(policy, column(calibrating, "proxy")).mean()),
+            "spearman": rank_correlation(
+                score(column(calibrating, "proxy"), policy.direction), column(calibrating, "oracle")
+            ),
+        },
+        "certificate": _numbers(policy.certificate) or None,
+        **judge(judged, policy, calibration, params),
     }
-    about = {"learned_images": len(learned), "event": _event(rule, certifying), **digests}
-    warnings = () if found.certified else (_explain_failure(asdict(found)),)
-    return Threshold(found.threshold, warnings), {**asdict(found), **about}
-
-
-def _certify(params: FitParams, certifying: pl.DataFrame, direction: int, candidates: Floats) -> Certificate:
-    rule, drawn = params.threshold, draw_order(certifying["image_id"].to_list(), params.seed)
-    samples = certifying[drawn]
-    scores = score(column(samples, "proxy"), direction)
-    if rule.rule == "risk":
-        return certify(scores, harmed_if_low(samples), candidates, rule.value, rule.confidence)
-    return certify_drop(scores, losses_if_low(samples), candidates, rule.value, rule.confidence)
-
-
-def _event(rule: ThresholdParams, samples: pl.DataFrame) -> str:
-    """What an image that stays low meets, of which the certificate limits how many do."""
-    if rule.rule == "accuracy_drop":
-        return "harm less help"
-    return "harm" if has_labels(samples) else "disagreement"
-
-
-def _explain_failure(certificate: Mapping[str, Any]) -> str:
-    return (
-        f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
-        f"all are escalated; at this rate {describe_remedy(certificate)}. Every image is escalated"
-    )
 
 
 def _warn_of_nothing_learned(policy: Policy, oracle: Floats) -> list[str]:
@@ -205,18 +146,6 @@ def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
         for name, value in certificate.items()
         if isinstance(value, bool | int | float) and name != "threshold"
     }
-
-
-def read_costs(path: Path, made_for: Mapping[str, Any], processor: str) -> Costs:
-    """Mean milliseconds of one image, from metrics/profile.json.
-
-    Raises PipelineError where they were measured on another processor, or with another precision or other
-    sizes than the embeddings, which may come from another machine and so from another backend.
-    """
-    profile = read_json(path)
-    running = {"precision": made_for["precision"], "processor": processor}
-    check_costs(profile, running, {"low": made_for["low_px"], "high": made_for["high_px"]}, path)
-    return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))
 
 
 def conditions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pipeline.cascade import Bench, Cascade
 from pipeline.measure import Sample, measure_scenario
 from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.policy import score
-from pipeline.replay import block_totals
+from pipeline.summary import block_totals
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats, speedup_bound
 

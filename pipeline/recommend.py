@@ -82,7 +82,6 @@ def recommend(
     samples: table of deltas; scores: by proxy, (N,) in its order. With a limit on latency alone,
     the one that loses least. None where no threshold is within the limits on the calibration images.
     """
-    confidence = params.threshold.confidence
     learns = (samples["split"] == "calibration").to_numpy()
     losses = losses_if_low(samples)
     chosen = {
@@ -93,30 +92,43 @@ def recommend(
     if not chosen:
         return None
     proxy = min(chosen, key=lambda name: _order(chosen[name], limits))
-    calibration_latency_ms, calibration_drop, threshold = chosen[proxy]
     judged = samples.filter(~pl.Series(learns))
-    escalated = escalate(scores[proxy][~learns], threshold)
+    return _judge(proxy, chosen[proxy], judged, scores[proxy][~learns], prices, params, len(scores))
+
+
+def _judge(
+    proxy: str,
+    choice: _Choice,
+    judged: pl.DataFrame,
+    scores: Floats,
+    prices: Prices,
+    params: FitParams,
+    tried: int,
+) -> Recommendation:
+    """judged: images that did not choose; scores: the proxy's, (N,) in their order."""
+    confidence, labelled = params.threshold.confidence, has_labels(judged)
+    escalated = escalate(scores, choice.threshold)
     rate = float(escalated.mean())
     latency_ms = float(prices.at(np.array([rate]))[0])
     harmful = int((harmed_if_low(judged) & ~escalated).sum())
-    high = judged["high_correct"].to_numpy().mean() if has_labels(samples) else 1.0
+    high = judged["high_correct"].to_numpy().mean() if labelled else 1.0
     weights = draw_weights(len(judged), params.bootstrap, params.seed)
-    drop = interval_of_mean(losses[~learns] * ~escalated, weights, confidence)
+    drop = interval_of_mean(losses_if_low(judged) * ~escalated, weights, confidence)
     return Recommendation(
         proxy=proxy,
-        threshold=threshold,
-        quality="accuracy" if has_labels(samples) else "agreement",
+        threshold=choice.threshold,
+        quality="accuracy" if labelled else "agreement",
         escalation_rate=rate,
-        calibration_drop=calibration_drop,
+        calibration_drop=choice.drop,
         drop=drop,
         reached=float(high - drop.value),
-        calibration_latency_ms=calibration_latency_ms,
+        calibration_latency_ms=choice.latency_ms,
         latency_ms=latency_ms,
         speedup=prices.latency_ms["static_high"] / latency_ms,
         harmful=harmful,
         images=len(judged),
         risk_bound=risk_bound(harmful, len(judged), confidence),
-        tried=len(scores),
+        tried=tried,
     )
 
 

@@ -6,6 +6,7 @@ import click
 import numpy as np
 
 from pipeline.backends import BACKENDS, why_not
+from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
 from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
@@ -13,7 +14,7 @@ from pipeline.params.runtime import Precision, RuntimeParams
 from pipeline.profile import time_single
 from pipeline.proxies import cls_change
 from pipeline.runtime import Runtime, resolve_runtime
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights
 from stages.common import ParamsFile, stage_command
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec, describe_transform
 from pipeline.extract import build_within_memory, extract
 from pipeline.files import sha256_of, write_json
@@ -18,7 +19,7 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import count_rows
 from pipeline.tally import Tally
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 

@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from pipeline.certify import describe_ground, describe_promise
+from pipeline.costs import read_costs
 from pipeline.files import write_csv, write_json
-from pipeline.fit import conditions, fit, read_costs, read_samples
+from pipeline.fit import conditions, fit, read_samples
 from pipeline.machine import describe_machine
 from pipeline.params.fit import FitParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, write_policy

@@ -9,6 +9,7 @@ import click
 
 from pipeline.archive import open_archive
 from pipeline.card import describe_scores
+from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.machine import describe_machine
@@ -19,7 +20,6 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
 from pipeline.training.publish import Publisher, read_about
-from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 

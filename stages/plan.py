@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cascade import Bench
+from pipeline.checkpoint import load_weights
 from pipeline.costs import check_costs
 from pipeline.files import read_json
 from pipeline.machine import describe_machine
@@ -15,7 +16,6 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import read_policy
 from pipeline.runtime import resolve_runtime
-from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
+from pipeline.checkpoint import load_weights
 from pipeline.files import read_json, write_json
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.profile import profile_roles
 from pipeline.runtime import resolve_runtime
-from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cascade import Bench
+from pipeline.checkpoint import load_weights
 from pipeline.embeddings import check_images, measure_proxy
 from pipeline.engines.base import describe_transform
 from pipeline.files import read_json, sha256_of, write_csv, write_json
@@ -19,7 +20,6 @@ from pipeline.policy import Policy, check_made_for, decide, proxy_of, read_polic
 from pipeline.replay import Expected, Replayed, replay
 from pipeline.runtime import resolve_runtime
 from pipeline.tables import read_table, write_table
-from pipeline.vit import load_weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
 from pipeline.engines.eager import EagerEngine
 from pipeline.params.model import ModelParams
@@ -17,7 +18,7 @@ from pipeline.policy import Policy
 from pipeline.proxies import cls_change
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.tables import IMAGES, write_table
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights
 
 RUNTIME_PARAMS = RuntimeParams(device="cpu", backend="eager", precision="float32", batch_size=4, threads=None)
 

@@ -3,10 +3,11 @@ import polars as pl
 import pytest
 
 from pipeline.certify import set_apart
+from pipeline.costs import read_costs
 from pipeline.delta import compute_deltas, to_arrow
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
-from pipeline.fit import fit, read_costs, read_samples
+from pipeline.fit import fit, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table

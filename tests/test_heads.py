@@ -10,11 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.card import describe_scores
+from pipeline.checkpoint import load_weights
 from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.heads import Head, embed, fit_head, fit_heads, to_state
 from pipeline.training.publish import compare_sizes, write_weights
-from pipeline.vit import TracedViT, load_weights
+from pipeline.vit import TracedViT
 from stages.heads import main
 from tests.imports import ROOT
 from tests.made import canvases, engine, runtime, weights

@@ -8,13 +8,8 @@ from pipeline.embeddings import check_images
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of
 from pipeline.measure import Records
-from pipeline.replay import (
-    block_totals,
-    latency_percentiles,
-    records_table,
-    replay,
-    summarise_scenario,
-)
+from pipeline.replay import latency_percentiles, records_table, replay
+from pipeline.summary import block_totals, summarise_scenario
 from pipeline.tables import REPLAY
 from tests.replays import PARAMS, bench
 from tests.sets import write_set

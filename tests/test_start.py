@@ -9,13 +9,14 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 
+from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.params.model import ModelParams
 from pipeline.training.publish import write_weights
 from pipeline.training.start import Start, read_start
 from pipeline.training.state import start_run
-from pipeline.vit import TracedViT, Weights, load_weights
+from pipeline.vit import TracedViT, Weights
 from pipeline.zoo import Normalisation
 from stages.train import main
 from tests.imports import ROOT

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.archive import open_archive
+from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.params.model import ModelParams
@@ -38,7 +39,7 @@ from pipeline.training.recipe import (
 )
 from pipeline.training.start import Start
 from pipeline.training.state import resume_run, start_run
-from pipeline.vit import TracedViT, Weights, load_weights
+from pipeline.vit import TracedViT, Weights
 from stages.train import main
 from tests.archives import ROOT as ROOT_FOLDER
 from tests.archives import balanced, jpeg, members, write_zip

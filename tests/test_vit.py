@@ -8,9 +8,10 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 
 from pipeline.architecture import LocalBlock
+from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, load_weights, own_name
+from pipeline.vit import TracedViT, own_name
 from tests.made import canvases, weights
 
 

@@ -7,10 +7,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from pipeline.checkpoint import load_weights
 from pipeline.engines.base import describe_transform
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, load_weights
+from pipeline.vit import TracedViT
 from pipeline.zoo import IMAGENET, Normalisation, find_network
 
 NAME = "vit_tiny_patch16_224"

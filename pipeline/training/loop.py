@@ -10,16 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.images import resize
 from pipeline.params.train import TrainParams
 from pipeline.training.augment import Mixed, crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import CapturedLoss, backward
+from pipeline.training.curve import describe_step
 from pipeline.training.data import Images, TrainingData
-from pipeline.training.model import TrainableViT
 from pipeline.training.recipe import compute_joint_loss, compute_shared_loss, learning_rate
 from pipeline.training.state import Run, save_run
 
-_EVALUATION_BATCH = 250
 _LARGEST_GRADIENT = 1.0
 # Of the moving mean of the loss that is reported.
 _SMOOTHING = 0.98
@@ -119,21 +117,6 @@ def move_to(data: TrainingData, device: torch.device) -> TrainingData:
     return TrainingData(move(data.train), move(data.holdout), data.left_out, data.sha256)
 
 
-@torch.no_grad()
-def evaluate(model: TrainableViT, images: Images, precision: str) -> dict[int, float]:
-    """Share of correct answers by image size in pixels."""
-    found = {}
-    autocast = torch.autocast(images.pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    # Eager, since its batches have other shapes than a step's, which would all be compiled for.
-    with autocast, torch.compiler.set_stance("force_eager"):
-        for size_px in model.sizes_px:
-            right = 0
-            for pixels, labels in zip(*(values.split(_EVALUATION_BATCH) for values in images), strict=True):
-                right += int((model(resize(pixels, size_px).float()).argmax(1) == labels).sum())
-            found[size_px] = right / len(images.labels)
-    return found
-
-
 def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Status], object]) -> None:
     """Go on with the run until its progress is 1: by `params.steps`, or else by the clock.
 
@@ -161,7 +144,7 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
             run.loss, under_way = _smooth(run.loss, float(under_way)), None
         if due:
             started_s = time.perf_counter()
-            run.curve.append(_row(run, trainer))
+            run.curve.append(describe_step(run, trainer.data, params.precision))
             run.seconds += time.perf_counter() - started_s
         if save:
             save_run(run, checkpoint)
@@ -185,25 +168,6 @@ def _smooth(old: float | None, new: float) -> float:
 def _progress(run: Run, params: TrainParams) -> float:
     share = run.step / params.steps if params.steps else run.seconds / (60 * params.max_minutes)
     return min(1.0, share)
-
-
-def _row(run: Run, trainer: Trainer) -> dict[str, float]:
-    """Of the averaged weights, on the held-out images and on as many of those that are trained on."""
-    data, precision = trainer.data, trainer.params.precision
-    every = -(-len(data.train.labels) // len(data.holdout.labels))
-    learned = Images(*(values[::every] for values in data.train))
-    return {
-        "step": run.step,
-        "minutes": run.seconds / 60,
-        "images": run.images,
-        "loss": run.loss or 0.0,
-        **_by_name("accuracy", evaluate(run.averaged, data.holdout, precision)),
-        **_by_name("train_accuracy", evaluate(run.averaged, learned, precision)),
-    }
-
-
-def _by_name(name: str, accuracy: dict[int, float]) -> dict[str, float]:
-    return {f"{name}_{size_px}px": share for size_px, share in accuracy.items()}
 
 
 def _status(run: Run, images_per_s: float) -> Status:

@@ -15,6 +15,7 @@ from scipy.stats import binomtest, norm
 from torch import Tensor
 
 from pipeline.archive import Archive
+from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
 from pipeline.files import whole_file
@@ -24,7 +25,7 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import Runtime
 from pipeline.training.data import TrainingData
 from pipeline.training.heads import fit_heads, to_state
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights
 
 _CONFIDENCE = 0.95
 _SIGMAS = float(norm.ppf(0.5 + _CONFIDENCE / 2))

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.architecture import Architecture
+from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import Weights, load_weights
+from pipeline.vit import Weights
 from pipeline.zoo import IMAGENET, Normalisation, find_network
 
 

@@ -1,0 +1,127 @@
+"""Weights from a .safetensors file, held against the network that they are for; or random ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.architecture import Architecture
+from pipeline.errors import PipelineError
+from pipeline.outside import find_outside
+from pipeline.params.model import ModelParams
+from pipeline.vit import OWN_NAME, Weights, digest, draw_weights, own_name
+from pipeline.zoo import Network, Normalisation, find_network
+
+
+def load_weights(params: ModelParams, native_px: int) -> Weights:
+    """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
+    network = find_network(params.name)
+    if params.weights == "random":
+        return replace(
+            draw_weights(network.architecture, params.seed, native_px), normalisation=network.normalisation
+        )
+    return _read_weights(find_outside(params.weights), network)
+
+
+def _read_weights(path: Path, network: Network) -> Weights:
+    """What the file says of itself goes before what its name tells; it may have other classes."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except OSError:
+        raise PipelineError(
+            f"model.weights: {path} is no file that can be read; name a .safetensors file, or use: random"
+        ) from None
+    except SafetensorError as error:
+        raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
+    architecture = network.architecture
+    if (head := state.get("head.weight")) is not None and head.ndim == 2:
+        architecture = replace(architecture, classes=len(head))
+    # First what it says of itself, which explains more than a shape that differs.
+    _check_architecture(metadata, architecture, path)
+    _check_state(state, architecture, path)
+    known = network.classes if architecture == network.architecture else None
+    return Weights(
+        architecture,
+        state,
+        _read_classes(metadata, architecture, path) or known,
+        digest(state),
+        _read_normalisation(metadata, path) or network.normalisation,
+    )
+
+
+def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: Path) -> None:
+    """Names and shapes must be the architecture's; only `pos_embed` may be of any size."""
+    whole = architecture.build(8 * architecture.patch_px).state_dict()
+    expected = {name: tuple(value.shape) for name, value in whole.items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    tokens = found.get("pos_embed", (0, 0, 0))[1]
+    if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
+        expected["pos_embed"] = (1, tokens, architecture.width)
+    for kind, size in {(match[1], int(match[2])) for match in map(OWN_NAME.fullmatch, found) if match}:
+        if kind == "pos_embed":
+            expected[own_name(kind, size)] = (1, architecture.count_tokens(size), architecture.width)
+        else:
+            expected |= {own_name(name, size): expected[name] for name in ("head.weight", "head.bias")}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise PipelineError(
+                f"model.weights: {path} does not fit model.name {architecture.name}: "
+                f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
+            )
+
+
+def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
+    """A checkpoint may say nothing of itself; what it says must be so."""
+    found, expected = _parse(metadata, "architecture", path), asdict(architecture)
+    if found is not None and found != expected:
+        raise PipelineError(
+            f"model.weights: {path} says architecture {json.dumps(found)}, expected {json.dumps(expected)}; "
+            "set model.name to what it says, or use a checkpoint of this model"
+        )
+
+
+def _read_normalisation(metadata: Mapping[str, str], path: Path) -> Normalisation | None:
+    if (found := _parse(metadata, "normalisation", path)) is None:
+        return None
+    try:
+        read = Normalisation(*(tuple(map(float, found[name])) for name in Normalisation._fields))
+    except (KeyError, TypeError, ValueError):
+        read = Normalisation((), ())
+    if [len(values) for values in read] != [3, 3] or min(read.std) <= 0:
+        raise PipelineError(
+            f"model.weights: {path} says normalisation {json.dumps(found)}; expected mean and std, three "
+            "numbers each, std above 0"
+        )
+    return read
+
+
+def _read_classes(
+    metadata: Mapping[str, str], architecture: Architecture, path: Path
+) -> tuple[str, ...] | None:
+    """In logit order; a model may have more logits than classes that it was trained for."""
+    found = _parse(metadata, "classes", path)
+    if found is None:
+        return None
+    names = found if isinstance(found, list) and all(isinstance(name, str) for name in found) else []
+    if not 0 < len(set(names)) == len(names) <= architecture.classes:
+        raise PipelineError(
+            f"model.weights: {path} says classes {json.dumps(found)[:60]}; expected a list of different "
+            f"wnids, in the order of the logits, {architecture.classes} at most"
+        )
+    return tuple(names)
+
+
+def _parse(metadata: Mapping[str, str], name: str, path: Path) -> Any:
+    """None where the metadata says nothing of it."""
+    try:
+        return json.loads(metadata.get(name, "null"))
+    except ValueError:
+        raise PipelineError(
+            f"model.weights: {path} says {name} {metadata[name]!r}, which is no JSON"
+        ) from None
