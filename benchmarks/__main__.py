@@ -27,6 +27,7 @@ from benchmarks.inference import ESCALATION_RATE, OFFLINE_BLOCK, build_bench, co
 from benchmarks.table import format_bench
 from pipeline.architecture import ARCHITECTURES
 from pipeline.backends import why_not
+from pipeline.errors import PipelineError
 from pipeline.files import whole_file, write_json
 from pipeline.machine import current_commit, describe_machine
 from pipeline.measure import read_sample
@@ -36,7 +37,7 @@ from pipeline.params.runtime import Precision, RuntimeParams
 from pipeline.results import replace_in_file
 from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.vit import Weights, draw_weights
-from stages.common import path_option
+from stages.common import path_option, readable_errors
 
 SIZES_PX: dict[str, dict[Role, int]] = {
     "static_vit": {"low": 32, "mid": 48, "high": 64},
@@ -145,39 +146,33 @@ def write_results(folder: Path, name: str, measured: dict[str, Any]) -> str:
     return table
 
 
-@click.command(help=__doc__)
-@path_option("images", "data/images.parquet", "Table of images, which prepare writes.")
-@path_option("results", "benchmarks/results", "Folder for <device>.json.")
-@click.option("--model", default=EXTRACTED, show_default=True, type=click.Choice(list(SIZES_PX)))
-@click.option("--count", default=300, show_default=True, help="Images of the inference part.")
-@click.option("--offline-count", type=int, help="Images of its offline part; four blocks where not said.")
-@click.option(
-    "--extract",
-    "extracted",
-    default=4000,
-    show_default=True,
-    help=f"Least images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
-)
-@click.option("--scales", default="1000,10000,100000", show_default=True, help="Images at scale.")
-@click.option("--skip", multiple=True, help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.")
-@click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
-@click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
-@click.option("--commit", help="That of the code, where no git tells it.")
-@click.option("--readme", type=click.Path(path_type=Path, exists=True), help="File to put the table into.")
-def main(
+def read_scales(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Of the command line: whole numbers above zero between commas."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise click.BadParameter(f"{text!r}; expected numbers of images between commas, such as 1000,10000")
+    return tuple(map(int, text.split(",")))
+
+
+def bench(
     images: Path,
     results: Path,
     model: str,
     count: int,
     offline_count: int | None,
     extracted: int,
-    scales: str,
+    scales: tuple[int, ...],
     skip: tuple[str, ...],
     memory: bool,
     peer_python: str | None,
     commit: str | None,
     readme: Path | None,
 ) -> None:
+    """Measure, write and print."""
+    if not images.exists():
+        raise PipelineError(
+            f"{images}: not found; run `dvc repro prepare`, which first brings the archive of data.source, "
+            "or name a table of images with --images"
+        )
     commit = commit or current_commit(Path())
     if commit == "unknown":
         raise click.UsageError("figures name the commit of their code, which no git tells here: use --commit")
@@ -204,12 +199,52 @@ def main(
     measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
-            amounts = tuple(int(scale) for scale in scales.split(","))
-            measured["extraction"] = measure_extraction(images, Path(name), extracted, amounts, peer_python)
+            measured["extraction"] = measure_extraction(images, Path(name), extracted, scales, peer_python)
     table = write_results(results, device if model == EXTRACTED else f"{device}-{model}", measured)
     click.echo(table)
     if readme is not None:
         replace_in_file(readme, table, "bench")
+
+
+@click.command(help=__doc__)
+@path_option("images", "data/images.parquet", "Table of images (Parquet), which prepare writes.")
+@path_option("results", "benchmarks/results", "Folder for <device>.json and <device>.md.")
+@click.option(
+    "--model",
+    default=EXTRACTED,
+    show_default=True,
+    type=click.Choice(list(SIZES_PX)),
+    help="Network, with random weights.",
+)
+@click.option("--count", default=300, show_default=True, help="Images of the inference part.")
+@click.option("--offline-count", type=int, help="Images of its offline part; four blocks where not said.")
+@click.option(
+    "--extract",
+    "extracted",
+    default=4000,
+    show_default=True,
+    help=f"Least images of the extraction part, which is measured with {EXTRACTED} alone; 0 leaves it out.",
+)
+@click.option(
+    "--scales",
+    default="1000,10000,100000",
+    show_default=True,
+    callback=read_scales,
+    help="Numbers of images, between commas, of the extraction at scale.",
+)
+@click.option("--skip", multiple=True, help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.")
+@click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
+@click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
+@click.option("--commit", help="That of the code, where no git tells it.")
+@click.option(
+    "--readme",
+    type=click.Path(path_type=Path, exists=True),
+    help="Document to put the table into (Markdown).",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool, **options: Any) -> None:
+    with readable_errors(debug):
+        bench(**options)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.cascade import Bench
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
 from pipeline.engines.native.clock import PARTS, ClockedEngine
-from pipeline.engines.native.units import find_unit
+from pipeline.engines.native.library import find_unit
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.params.model import Role

@@ -8,9 +8,8 @@ import time
 
 import numpy as np
 
-from pipeline.checkpoint import load_weights
-
 # Before thingsvision: it loads TensorFlow, after which triton's LLVM crashes the process.
+from pipeline.checkpoint import load_weights
 from pipeline.params.model import ModelParams
 from pipeline.vit import TracedViT
 

@@ -18,6 +18,7 @@ LAYOUT = (
     "wnids.txt, val/val_annotations.txt and val/images/ (words.txt if there are names), "
     "at the top or inside one folder"
 )
+_BRING = "run download for the archive of data.source, or name a whole zip of your own"
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,9 @@ def open_archive(path: Path, limits: Limits = Limits()) -> Iterator[Archive]:
     try:
         file = zipfile.ZipFile(path)
     except FileNotFoundError:
-        raise PipelineError(f"{path}: not found; run the stage that writes it (see dvc.yaml)") from None
+        raise PipelineError(f"{path}: not found; {_BRING}") from None
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}: not a readable zip ({error}); run the download again") from None
+        raise PipelineError(f"{path}: not a readable zip ({error}); {_BRING}") from None
     with file:
         _check_members(path, file.infolist(), limits)
         root = _find_root(path, file.namelist())

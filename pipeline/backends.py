@@ -31,6 +31,8 @@ def choose_backend(wanted: str, device: torch.device, precision: Precision) -> s
 
 def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
     """What is missing for the backend, and what to do; None where it can run."""
+    if precision == "int8" and backend not in NATIVE:
+        return "it does not compute in 8 bits; use runtime.backend: avx512"
     if backend in (*NATIVE, "openvino") and device.type != "cpu":
         return "it runs on the CPU; use runtime.device: cpu"
     if backend in NATIVE:

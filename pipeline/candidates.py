@@ -12,6 +12,7 @@ from pipeline.findings import policies_of
 from pipeline.fit import fit, read_samples
 from pipeline.frontier import Prices
 from pipeline.params.fit import FitParams, ThresholdParams
+from pipeline.params.replay import SCENARIOS
 from pipeline.policy import Policy, proxy_of, score
 from pipeline.samples import join_proxies
 from pipeline.tables import read_fingerprint
@@ -50,8 +51,9 @@ def read_scenario(replay: Path, name: str) -> dict[str, Any]:
     """Its numbers in metrics/replay.json; raises PipelineError where it was not replayed."""
     document = read_json(replay)
     if name not in document:
+        held = ", ".join(each for each in SCENARIOS if each in document)
         raise PipelineError(
-            f"{replay}: scenario {name} was not replayed; it holds {', '.join(document)}. Put it into "
+            f"{replay}: scenario {name} was not replayed; it holds {held or 'none'}. Put it into "
             "replay.scenarios and replay again"
         )
     found: dict[str, Any] = document[name]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.params.model import Role
 
 
@@ -18,7 +19,7 @@ def format_card(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> str
     ]
     rows = [
         [
-            f"{role} ({sizes_px[role]} px)",
+            _name(role, sizes_px),
             _percent(score["accuracy"]),
             f"{_percent(score['ci_low'])} to {_percent(score['ci_high'])}",
             *_held_out(trained, role),
@@ -36,11 +37,21 @@ def format_card(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> str
 def describe_scores(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> list[str]:
     """For the terminal: a line for each role, then one for each difference between two."""
     scores = [
-        f"{role} ({sizes_px[role]} px): {_percent(score['accuracy'])} "
+        f"{_name(role, sizes_px)}: {_percent(score['accuracy'])} "
         f"[{_percent(score['ci_low'])}, {_percent(score['ci_high'])}]"
         for role, score in trained["validation"].items()
     ]
     return [*scores, *_describe_differences(trained)]
+
+
+def _name(role: Role, sizes_px: Mapping[Role, int]) -> str:
+    """The metrics know the roles alone."""
+    if role not in sizes_px:
+        raise PipelineError(
+            f"resolutions.{role}: empty, but train.json has results of {role}; set it to the pixels that the "
+            "weights were trained for"
+        )
+    return f"{role} ({sizes_px[role]} px)"
 
 
 def _held_out(trained: Mapping[str, Any], role: str) -> list[str]:

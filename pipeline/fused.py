@@ -119,8 +119,7 @@ class _Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        if self.local is not None:
-            tokens = map_patches(self.local, tokens)
+        tokens = self._look_around(tokens)
         count = tokens.shape[1]
         qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, self.heads, self.width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -130,12 +129,16 @@ class _Block(nn.Module):
 
     def cls_only(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, 1, D): the class token asks all tokens, and only it goes on."""
+        tokens = self._look_around(tokens)
         weights, biases, width = self.qkv.weight, self.qkv.bias, self.width
         normalised = _normalise(tokens).to(weights.dtype)
         query = F.linear(normalised[:, :1], weights[:width], biases[:width])
         both = F.linear(normalised, weights[width:], biases[width:])
         key, value = both[..., :width], both[..., width:]
         return self._add(tokens[:, :1], *(_split_heads(values, self.heads) for values in (query, key, value)))
+
+    def _look_around(self, tokens: Tensor) -> Tensor:
+        return tokens if self.local is None else map_patches(self.local, tokens)
 
     def _add(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)

@@ -5,25 +5,59 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.compiler import find_compiler
+from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.processor import processor_flags, processor_model
 
 CODE = ("pipeline", "stages", "requirements.lock")
 PACKAGES = ("numpy", "openvino", "pyarrow", "timm", "torch", "torchvision")
+# What engines multiply with, as Linux names it: processors that a cloud gives one name differ in it.
+INSTRUCTIONS = frozenset(
+    ("amx_bf16", "amx_int8", "amx_tile", "avx2", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "fma")
+)
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPUs, system and versions; the same on every call on one machine."""
+    """Processor, cores, GPUs, system and versions; the same on every call on one machine.
+
+    instructions: those of INSTRUCTIONS that the processor has; empty where the system does not tell.
+    """
     return {
-        "processor": _processor(),
+        "processor": processor_model() or platform.processor() or platform.machine(),
+        "instructions": " ".join(sorted(INSTRUCTIONS & processor_flags())),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": _gpus(),
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))} | _compiler(),
     }
+
+
+def read_machine(path: Path) -> dict[str, Any]:
+    """The description in data/probe/machine.json; raises PipelineError where it is not this machine's."""
+    found, running = read_json(path), describe_machine()
+    theirs, ours = _flat(found), _flat(running)
+    differing = [
+        f"{key} {_say(theirs, key)}, here {_say(ours, key)}"
+        for key in {**theirs, **ours}
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differing:
+        raise PipelineError(
+            f"{path}: describes another machine or installation ({'; '.join(differing)}); "
+            "run adaptive-vit probe"
+        )
+    return found
+
+
+def name_processor(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a description, what tells processors apart."""
+    return {key: machine[key] for key in ("processor", "instructions")}
 
 
 def current_commit(folder: Path) -> str:
@@ -37,6 +71,16 @@ def current_commit(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}-dirty" if changed else commit
+
+
+def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """With the versions beside the other facts."""
+    facts = {key: value for key, value in machine.items() if key != "versions"}
+    return {**facts, **machine.get("versions", {})}
+
+
+def _say(facts: Mapping[str, Any], key: str) -> str:
+    return str(facts.get(key, "unknown") or "none")
 
 
 def _version(package: str) -> str | None:
@@ -59,16 +103,6 @@ def _git(folder: Path, *words: str) -> str:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _processor() -> str:
-    """The model's name: from /proc/cpuinfo on Linux, else what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _gpus() -> str:

@@ -21,6 +21,16 @@ FORMAT = 1
 # Finite stand-ins for the two ends, since JSON has no infinity: no score exceeds or falls below them.
 NEVER_ESCALATE = float(np.finfo(np.float64).max)
 ALWAYS_ESCALATE = -NEVER_ESCALATE
+# Which parameter settles each of the conditions.
+_PARAMETERS = {
+    "weights_sha256": "model.weights",
+    "transform": "model.weights",
+    "precision": "runtime.precision",
+    "backend": "runtime.backend",
+    "canvas_px": "resolutions.high",
+    "low_px": "resolutions.low",
+    "high_px": "resolutions.high",
+}
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,18 @@ def read_policy(path: Path) -> Policy:
     return Policy(**{**document, "coefficients": tuple(document["coefficients"])})
 
 
-def check_made_for(policy: Policy, running: Mapping[str, Any]) -> None:
-    """Refuse a policy that was fitted under other conditions than those it would decide under."""
+def check_made_for(policy: Policy, running: Mapping[str, Any], path: Path | None = None) -> None:
+    """Refuse a policy, read from `path`, that was fitted under other conditions than this run's."""
     for key, value in running.items():
-        if policy.made_for.get(key) != value:
+        fitted = policy.made_for.get(key)
+        if fitted != value:
             raise PipelineError(
-                f"the policy was fitted with {key} = {policy.made_for.get(key)}, this run has {value}; "
-                "run extract, delta and fit under the same settings"
+                f"{path or 'the policy'}: fitted with {key} = {_shorten(key, fitted)}, this run has "
+                f"{_shorten(key, value)}; set {_PARAMETERS[key]} to what it was fitted with, or run extract, "
+                "delta and fit under the settings of this run"
             )
+
+
+def _shorten(key: str, value: Any) -> Any:
+    """Of a digest as much as tells it from another."""
+    return str(value)[:12] if key.endswith("sha256") else value

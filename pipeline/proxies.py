@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from pipeline.errors import PipelineError
+from pipeline.params.base import nearest
 
 # np.ndarray or torch.Tensor: the formulas use only what both share.
 Array: TypeAlias = Any
@@ -91,9 +92,7 @@ PROXIES: dict[str, Proxy] = {
 
 def get_proxy(name: str) -> Proxy:
     if name not in PROXIES:
-        raise PipelineError(
-            f"fit.proxy: {name!r} is not known; expected one of {', '.join(PROXIES)}, learned"
-        )
+        raise PipelineError(f"fit.proxy: {name!r} is not known; {nearest(name, [*PROXIES, 'learned'])}")
     return PROXIES[name]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.embeddings import measure_proxies, read_set_fingerprint
+from pipeline.embeddings import measure_proxies
 from pipeline.errors import PipelineError
+from pipeline.lineage import check_deltas
 from pipeline.proxies import Proxy
-from pipeline.tables import read_fingerprint, read_table
+from pipeline.tables import read_table
 
 _COLUMNS = ["image_id", "split", "delta", "agree", "low_correct", "high_correct"]
 
@@ -18,8 +19,7 @@ def join_proxies(low: Path, deltas: Path, functions: Mapping[str, Proxy]) -> pl.
 
     Refuses embeddings that the deltas were not made from, so that nothing mixes two models.
     """
-    if read_fingerprint(deltas).get("low") != read_set_fingerprint(low, "low"):
-        raise PipelineError(f"{deltas}: made from other low embeddings than {low}; run delta again")
+    check_deltas(deltas, low)
     table = pl.from_arrow(read_table(deltas, _COLUMNS))
     assert isinstance(table, pl.DataFrame)
     ids, values = measure_proxies(low, functions)

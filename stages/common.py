@@ -34,6 +34,8 @@ class ParamsFile:
     def __init__(self, path: Path, overrides: tuple[str, ...], default_section: str) -> None:
         self.path = path
         self.document = _load_yaml(path)
+        # Keys that the command line sets, with their section.
+        self.overridden: set[str] = set()
         check_section_names(self.document, str(path))
         for override in overrides:
             self._apply(override, default_section)
@@ -48,6 +50,7 @@ class ParamsFile:
         steps = key.split(".")
         if steps[0] not in self.document:
             steps = [default_section, *steps]
+        self.overridden.add(".".join(steps))
         node = self.document
         for step in steps[:-1]:
             node = node.setdefault(step, {})
@@ -63,6 +66,10 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path}: not found; run from the project's folder or name it with --params"
         ) from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path}: not UTF-8 text (from byte {error.start} on); save it as UTF-8"
+        ) from None
     if not isinstance(document, dict):
         raise PipelineError(f"{path}: expected sections of key: value, found {type(document).__name__}")
     return document
@@ -71,7 +78,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has.
         raise PipelineError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 

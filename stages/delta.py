@@ -11,11 +11,11 @@ from stages.common import ParamsFile, path_option, stage_command
 
 
 @stage_command("data")
-@path_option("images", "data/images.parquet", "Table of images.")
-@path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
-@path_option("high", "data/embeddings/high", "Folder of the high embeddings.")
-@path_option("deltas", "data/deltas.parquet", "Table of deltas to write.")
-@path_option("metrics", "metrics/delta.json", "Summary to write.")
+@path_option("images", "data/images.parquet", "Table of images (Parquet).")
+@path_option("low", "data/embeddings/low", "Folder of the low embeddings (Parquet).")
+@path_option("high", "data/embeddings/high", "Folder of the high embeddings (Parquet).")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas to write (Parquet).")
+@path_option("metrics", "metrics/delta.json", "Summary to write (JSON).")
 @path_option("plots", "metrics/plots", "Folder for delta_histogram.csv.")
 def main(
     _params: ParamsFile, images: Path, low: Path, high: Path, deltas: Path, metrics: Path, plots: Path

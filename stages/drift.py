@@ -20,20 +20,25 @@ SHIFTED = 3
 
 
 @stage_command("fit")
-@path_option("policy", "models/policy.json", "Policy that is to be applied to the new images.")
-@path_option("deltas", "data/deltas.parquet", "Table of deltas: it knows the calibration images.")
-@path_option("reference", "data/embeddings/low", "Folder of the low embeddings that the policy is from.")
+@path_option("policy", "models/policy.json", "Policy that is to be applied to the new images (JSON).")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas (Parquet): it knows the calibration images.")
+@path_option(
+    "reference", "data/embeddings/low", "Folder of the low embeddings (Parquet) that the policy is from."
+)
 @click.option(
-    "--new", type=click.Path(path_type=Path), required=True, help="Folder of the new low embeddings."
+    "--new",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the new low embeddings (Parquet).",
 )
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.01,
     show_default=True,
-    help="Largest chance of an alarm where nothing has shifted.",
+    help="Largest chance, 0 to 1, of an alarm where nothing has shifted.",
 )
-@path_option("metrics", "metrics/drift.json", "Numbers to write.")
+@path_option("metrics", "metrics/drift.json", "Numbers to write (JSON).")
 def main(
     _params: ParamsFile, policy: Path, deltas: Path, reference: Path, new: Path, alpha: float, metrics: Path
 ) -> None:

@@ -17,7 +17,7 @@ from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.vit import Weights
 from stages.common import ParamsFile, stage_command
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 
 
 @stage_command("runtime")

@@ -10,6 +10,7 @@ import click
 
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec, describe_transform
+from pipeline.errors import PipelineError
 from pipeline.extract import build_within_memory, extract
 from pipeline.files import sha256_of, write_json
 from pipeline.memory import process_peak_mb
@@ -29,11 +30,14 @@ SCRATCH = Path(".cache/extract")
 
 @stage_command("extract")
 @click.argument("role", type=click.Choice(["low", "high"]))
-@path_option("images", "data/images.parquet", "Table of images.")
-@path_option("embeddings", "data/embeddings", "Folder; the shards go into a folder of the role's name there.")
-@path_option("metrics", "metrics/extract", "Folder; rates go into <role>.json there.")
+@path_option("images", "data/images.parquet", "Table of images (Parquet).")
+@path_option(
+    "embeddings", "data/embeddings", "Folder; the shards (Parquet) replace a folder of the role's name there."
+)
+@path_option("metrics", "metrics/extract", "Folder; rates (images/s) go into <role>.json there.")
 def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics: Path) -> None:
     """Run the model on every image at the ROLE's resolution and keep what it says, layer by layer."""
+    _check_folder(embeddings / role)
     runtime_params = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
     options = params.section("extract", ExtractParams)
@@ -51,6 +55,16 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
         tally = extract(images, scratch, engine, fingerprint, sizes.high, batch_size, shard_images, advance)
     _publish(scratch, embeddings / role)
     write_json(metrics / f"{role}.json", _rates(tally, runtime))
+
+
+def _check_folder(folder: Path) -> None:
+    """It is replaced as a whole; refuse where that would take files of others with it."""
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    if foreign := [path.name for path in found if not path.match("part-*.parquet")]:
+        raise PipelineError(
+            f"{folder}: holds {foreign[0]}, which extract does not write, and would be deleted; expected "
+            "part-*.parquet alone; move the rest away, or name another folder with --embeddings"
+        )
 
 
 def _fingerprint(
@@ -77,6 +91,7 @@ def _key(*settings: Any) -> str:
 
 def _publish(scratch: Path, folder: Path) -> None:
     """Put the whole set in place at once, and drop what earlier settings of the role left behind."""
+    _check_folder(folder)
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def main(
     settings = params.section("fit", FitParams)
     fingerprint, costs = read_fingerprint(deltas), None
     if settings.threshold.rule == "latency_budget":
-        costs = read_costs(profile, conditions(fingerprint), describe_machine()["processor"])
+        costs = read_costs(profile, conditions(fingerprint), describe_machine())
     fitted = fit(read_samples(low, deltas, settings), settings, fingerprint, costs)
     for name, columns in fitted.plots.items():
         write_csv(plots / f"{name}.csv", columns.to_dict(as_series=False))

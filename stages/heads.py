@@ -40,7 +40,8 @@ from stages.progress import progress
 def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> None:
     """Give the weights of `model.weights` a classifier for each resolution, fitted on whole training images.
 
-    Training does so at its end; this does it again, for other weights, sizes or values of train.head_decay.
+    A long run of training does so at its end; this does it again, for other weights, sizes or values of
+    train.head_decay. It takes head_decay, distillation and label_smoothing of `train`, not of train.short.
     """
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()

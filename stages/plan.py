@@ -15,6 +15,7 @@ from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import read_policy
+from pipeline.replay import check_policy
 from pipeline.runtime import resolve_runtime
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
@@ -33,17 +34,18 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     options = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
     runtime = resolve_runtime(options)
-    found = read_json(profile)
+    found, machine = read_json(profile), describe_machine()
+    weights = load_weights(params.section("model", ModelParams), sizes.high)
+    cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
     running = {
         "backend": runtime.backend,
         "precision": runtime.precision,
         "threads": runtime.threads,
-        "processor": describe_machine()["processor"],
+        "weights_sha256": weights.sha256,
     }
-    check_costs(found, running, {"low": sizes.low, "high": sizes.high}, profile)
-    weights = load_weights(params.section("model", ModelParams), sizes.high)
-    cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
+    check_costs(found, running, machine, {"low": sizes.low, "high": sizes.high}, profile)
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
+    check_policy(bench, policy)
     sample = read_sample(images, sizes.high, count)
     for scenario in settings.scenarios:
         costs = read_batch_costs(found, scenario)

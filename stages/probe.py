@@ -1,17 +1,26 @@
 """Note what DVC cannot see by itself: the machine, and the outside files that the parameters name."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, write_json
 from pipeline.machine import describe_machine
 from pipeline.outside import find_outside
 from pipeline.params.data import DataParams
-from pipeline.params.model import ModelParams
+from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.sections import SECTIONS
 from stages.common import ParamsFile, path_option, stage_command
+
+# Of the project's own networks, as pipeline.architecture has them, which would bring torch and timm and so
+# seconds. What timm names is checked where it is built.
+PATCH_PX = {"static_vit": 4, "static_vit_local": 4, "vit_base_patch16": 16}
+# timm has no name as like one of these as _TYPO.
+_OURS_ALONE = ("static_vit", "static_vit_local")
+_TYPO = 0.75
 
 
 @stage_command("data")
@@ -21,12 +30,34 @@ def main(params: ParamsFile, probe: Path) -> None:
     # It runs before all else, every time: a typo in any section is found before hours of work.
     for name, kind in SECTIONS.items():
         params.section(name, kind)
+    _check_model(params.section("model", ModelParams), params.section("resolutions", ResolutionParams))
     machine = describe_machine()
     write_json(probe / "machine.json", machine)
     write_json(probe / "source.json", _identify(params.section("data", DataParams).source))
     write_json(probe / "weights.json", _identify(params.section("model", ModelParams).weights))
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     click.echo(f"probe: {machine['processor']}, {machine['cores']} cores{gpu}")
+
+
+def _check_model(model: ModelParams, resolutions: ResolutionParams) -> None:
+    """What can be told of name, weights and sizes without building the network."""
+    near = get_close_matches(model.name, _OURS_ALONE, n=1, cutoff=_TYPO)
+    if near and model.name not in PATCH_PX:
+        raise PipelineError(
+            f"model.name: neither this project nor timm has a model {model.name!r}; did you mean {near[0]}?"
+        )
+    path = find_outside(model.weights)
+    if model.weights != "random" and not path.is_file():
+        raise PipelineError(
+            f"model.weights: {path} is no file that can be read; name a .safetensors file, or use: random"
+        )
+    patch_px = PATCH_PX.get(model.name, 1)
+    for role, size_px in resolutions.by_role().items():
+        if rest := size_px % patch_px:
+            raise PipelineError(
+                f"resolutions.{role}: {size_px} px is no multiple of the model's patch size {patch_px}; "
+                f"use {size_px - rest} or {size_px - rest + patch_px}"
+            )
 
 
 def _identify(name: str) -> dict[str, Any]:

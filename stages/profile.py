@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.checkpoint import load_weights
-from pipeline.files import read_json, write_json
+from pipeline.files import write_json
+from pipeline.machine import name_processor, read_machine
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
@@ -22,6 +23,7 @@ from stages.common import ParamsFile, path_option, stage_command
 )
 def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
     """Measure the forward pass alone, one image at a time: latency, FLOPs, parameters, peak memory."""
+    here = read_machine(machine)
     sizes = params.section("resolutions", ResolutionParams)
     within = params.section("replay", ReplayParams).stable_within
     options = params.section("runtime", RuntimeParams)
@@ -34,8 +36,10 @@ def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
         "backend": runtime.backend,
         "precision": runtime.precision,
         "threads": runtime.threads,
+        "weights_sha256": weights.sha256,
+        **name_processor(here),
     }
-    write_json(metrics, costs | conditions | {"processor": read_json(machine)["processor"]})
+    write_json(metrics, costs | conditions)
     for role in roles:
         cost = costs[role]
         click.echo(f"{role}: {cost['latency_ms']['p50']:.2f} ms, {cost['gflops']:.3f} GFLOP")

@@ -18,10 +18,12 @@ from stages.common import ParamsFile, path_option, stage_command
 
 
 @stage_command("fit")
-@path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
-@path_option("deltas", "data/deltas.parquet", "Table of deltas.")
-@path_option("metrics", "metrics/proxies.json", "Comparison to write.")
-@path_option("table", "metrics/plots/proxies.csv", "The same as a table, to write.")
+@path_option("low", "data/embeddings/low", "Folder of the low embeddings (Parquet).")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas (Parquet).")
+@path_option(
+    "metrics", "metrics/proxies.json", "Comparison to write (JSON); costs in microseconds per image."
+)
+@path_option("table", "metrics/plots/proxies.csv", "The same as a table, to write (CSV).")
 def main(params: ParamsFile, low: Path, deltas: Path, metrics: Path, table: Path) -> None:
     """Say how well every proxy predicts every oracle, with intervals and paired differences."""
     settings = params.section("fit", FitParams)

@@ -7,6 +7,7 @@ import click
 from pipeline.advice import describe_recommendation, find_mid, refuse
 from pipeline.candidates import prices_of, read_candidates, read_scenario
 from pipeline.learned import NAME
+from pipeline.lineage import check_replayed
 from pipeline.mid import read_mid
 from pipeline.params.fit import FitParams
 from pipeline.params.replay import SCENARIOS, Scenario
@@ -32,6 +33,7 @@ ANY = "any"
 @path_option("images", "data/images.parquet", "Table of images: the classes that static mid is judged by.")
 @path_option("policy", "models/policy.json", "Policy whose proxy is used where none is named.")
 @path_option("replay", "metrics/replay.json", "Measured costs.")
+@path_option("environment", "metrics/environment.json", "What they were measured with (JSON).")
 @path_option("answers", "data/replay.parquet", "Answers of the replay: static mid's.")
 def main(
     params: ParamsFile,
@@ -53,6 +55,7 @@ def main(
         raise click.UsageError("name a limit: --max-accuracy-drop POINTS, --max-latency-ms MS, or both")
     settings = params.section("fit", FitParams)
     measured = read_scenario(paths["replay"], scenario)
+    check_replayed(deltas, paths["environment"])
     names = [*PROXIES, NAME] if proxy == ANY else [proxy or read_policy(paths["policy"]).proxy]
     candidates = read_candidates(low, deltas, settings, names)
     limits = Limits(None if max_accuracy_drop is None else max_accuracy_drop / 100, max_latency_ms)

@@ -1,5 +1,6 @@
 """Replay the policies on the evaluation images and time them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ import click
 from pipeline.cascade import Bench
 from pipeline.checkpoint import load_weights
 from pipeline.embeddings import check_images, measure_proxy
-from pipeline.engines.base import describe_transform
-from pipeline.files import read_json, sha256_of, write_csv, write_json
-from pipeline.machine import current_commit
+from pipeline.files import sha256_of, write_csv, write_json
+from pipeline.lineage import check_deltas, check_running
+from pipeline.machine import current_commit, read_machine
 from pipeline.measure import read_sample
 from pipeline.oracles import ORACLES
 from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import SCENARIOS, ReplayParams
 from pipeline.params.runtime import RuntimeParams
-from pipeline.policy import Policy, check_made_for, decide, proxy_of, read_policy, score
-from pipeline.replay import Expected, Replayed, replay
+from pipeline.policy import Policy, decide, proxy_of, read_policy, score
+from pipeline.replay import Expected, Replayed, check_policy, replay
 from pipeline.runtime import resolve_runtime
 from pipeline.tables import read_table, write_table
 from stages.common import ParamsFile, path_option, stage_command
@@ -35,9 +36,12 @@ from stages.progress import progress
 @path_option("plots", "metrics/plots", "Folder for latency.csv and frontier.csv.")
 def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: Path) -> None:
     """Time the static policies and adaptive inference, interleaved, against the ideal bound."""
-    settings = params.section("replay", ReplayParams)
+    settings, machine = params.section("replay", ReplayParams), read_machine(paths["machine"])
     bench = _bench(params, policy, settings)
+    environment = _environment(bench, params, machine, images)
     check_images(paths["low"], images)
+    check_deltas(paths["deltas"], paths["low"])
+    check_running(paths["deltas"], environment)
     expected = _expected(bench.policy, paths["low"], paths["deltas"])
     sample = read_sample(images, bench.sizes_px["high"], settings.images)
     total = len(sample.image_ids) * len(settings.scenarios)
@@ -46,7 +50,7 @@ def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: P
     write_table(table, result.table, {"kind": "replay", "policy_sha256": sha256_of(policy)})
     write_csv(paths["plots"] / "latency.csv", result.latency)
     write_csv(paths["plots"] / "frontier.csv", result.frontier)
-    write_json(paths["metrics"] / "environment.json", _environment(bench, params, paths["machine"]))
+    write_json(paths["metrics"] / "environment.json", environment)
     write_json(paths["metrics"] / "replay.json", result.metrics)
     _print(result)
 
@@ -72,24 +76,18 @@ def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     bench = Bench(
         weights, sizes.by_role(), runtime, read_policy(policy), options.batch_size, settings.deadline_ms
     )
-    running = {
-        "weights_sha256": weights.sha256,
-        "transform": describe_transform(weights.normalisation),
-        # Not the backend: at one precision they agree to rounding, and replay counts decisions that differ.
-        "precision": runtime.precision,
-        "low_px": sizes.low,
-        "high_px": sizes.high,
-    }
-    check_made_for(bench.policy, running)
+    check_policy(bench, policy)
     return bench
 
 
-def _environment(bench: Bench, params: ParamsFile, machine: Path) -> dict[str, Any]:
+def _environment(
+    bench: Bench, params: ParamsFile, machine: Mapping[str, Any], images: Path
+) -> dict[str, Any]:
     """The conditions that every number of the replay was measured under."""
     runtime = bench.runtime
     return {
         "device": str(runtime.device),
-        **read_json(machine),
+        **machine,
         "threads": runtime.threads,
         "backend": runtime.backend,
         "precision": runtime.precision,
@@ -97,6 +95,7 @@ def _environment(bench: Bench, params: ParamsFile, machine: Path) -> dict[str, A
         "sizes_px": dict(bench.sizes_px),
         "weights": params.section("model", ModelParams).weights,
         "weights_sha256": bench.weights.sha256,
+        "images_sha256": sha256_of(images),
         "commit": current_commit(Path()),
     }
 

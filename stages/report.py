@@ -11,12 +11,14 @@ from stages.common import ParamsFile, path_option, stage_command
 
 
 @stage_command("report")
-@path_option("images", "data/images.parquet", "Table of images.")
-@path_option("deltas", "data/deltas.parquet", "Table of deltas.")
-@path_option("replay", "data/replay.parquet", "Table of the replay.")
-@path_option("policy", "models/policy.json", "The fitted policy.")
-@path_option("metrics", "metrics", "Folder of the metrics files and the plot data.")
-@path_option("report", "data/report.html", "Page to write.")
+@path_option("images", "data/images.parquet", "Table of images (Parquet).")
+@path_option("deltas", "data/deltas.parquet", "Table of deltas (Parquet).")
+@path_option(
+    "replay", "data/replay.parquet", "Table of the replay's latencies and answers (Parquet; not replay.json)."
+)
+@path_option("policy", "models/policy.json", "The fitted policy (JSON).")
+@path_option("metrics", "metrics", "Folder of the metrics files (JSON) and the plot data (CSV).")
+@path_option("report", "data/report.html", "Page to write (HTML).")
 def main(
     params: ParamsFile, images: Path, deltas: Path, replay: Path, policy: Path, metrics: Path, report: Path
 ) -> None:

@@ -13,16 +13,16 @@ from stages.common import ParamsFile, path_option, stage_command
 
 
 @stage_command("replay")
-@path_option("metrics", "metrics", "Folder of the metrics files.")
+@path_option("metrics", "metrics", "Folder of the metrics files (JSON).")
 @click.option(
     "--readme",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File in which to replace the part between the results markers.",
+    help="Document (Markdown) in which to replace the part between the results markers.",
 )
 @click.option(
     "--card",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Model card in which to replace the part between the markers, by what training wrote.",
+    help="Model card (Markdown) in which to replace the part between the markers, by what training wrote.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 def main(params: ParamsFile, metrics: Path, readme: Path | None, card: Path | None, markdown: bool) -> None:

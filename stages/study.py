@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.candidates import read_scenario
+from pipeline.lineage import check_replayed
 from pipeline.params.fit import FitParams
 from pipeline.params.replay import SCENARIOS
 from pipeline.results import replace_in_file
@@ -18,15 +19,17 @@ from stages.common import ParamsFile, path_option, stage_command
 @path_option("images", "data/images.parquet", "Table of images.")
 @path_option("answers", "data/replay.parquet", "Answers of the replay.")
 @path_option("replay", "metrics/replay.json", "Measured costs.")
+@path_option("environment", "metrics/environment.json", "What they were measured with (JSON).")
 @click.option(
     "--page",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Document in which to replace the part between the markers; else it is printed.",
 )
-def main(params: ParamsFile, replay: Path, page: Path | None, **paths: Path) -> None:
+def main(params: ParamsFile, replay: Path, environment: Path, page: Path | None, **paths: Path) -> None:
     """Write the tables of docs/results.md from the data at hand: two minutes for 10,000 images."""
     scenario = SCENARIOS[0]
     measured = read_scenario(replay, scenario)
+    check_replayed(paths["deltas"], environment)
     lines = study(Stored(**paths), scenario, measured, params.section("fit", FitParams))
     markdown = "\n".join(lines) + "\n"
     if page is None:

@@ -36,14 +36,15 @@ SCRATCH = Path(".cache/train")
 def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve: Path) -> None:
     """Train the weights that the other stages use; a run that was stopped goes on where it was.
 
-    Then fit a classifier for each resolution, which `adaptive-vit heads` does alone. The validation images
-    of the archive are looked at once, at the end; choose by the held-out images.
+    Without a GPU it takes the values of train.short, where train.recipe does not say otherwise. Then fit a
+    classifier for each resolution unless head_decay is empty, as it is there; `adaptive-vit heads` does that
+    alone. The validation images of the archive are looked at once, at the end; choose by the held-out images.
     """
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params)
-    values = settle(params.section("train", TrainParams), runtime.device)
+    values = settle(params.section("train", TrainParams), runtime.device, params.overridden)
     with open_archive(archive) as opened:
         start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])
         data = _load(opened, sizes["high"], start.architecture.classes, values)

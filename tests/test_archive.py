@@ -129,8 +129,9 @@ def test_malformed_classes(tmp_path: Path, wnids: bytes, words: str) -> None:
 
 def test_what_is_no_zip_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("<html>")
-    refuse(tmp_path / "a.zip", "not a readable zip")
-    refuse(tmp_path / "missing.zip", "not found")
+    what_to_do = "run download for the archive of data.source, or name a whole zip of your own"
+    refuse(tmp_path / "a.zip", "not a readable zip", what_to_do)
+    refuse(tmp_path / "missing.zip", "not found", what_to_do)
 
 
 def test_damaged_and_missing_members_raise_value_error(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from benchmarks import anatomy
+from benchmarks.__main__ import main
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtimes
 from benchmarks.kernels import kind_of
@@ -230,3 +232,16 @@ def test_a_fast_system_runs_the_blocks_again_and_a_slow_one_does_not():
     once = len(NEEDS) * len(images)  # As much again warms up.
     assert fast.images == (MOST_ROUNDS + 1) * once
     assert slow.images == 2 * once
+
+
+def test_without_images_it_says_what_to_run():
+    found = CliRunner().invoke(main, ["--images", "none.parquet"])
+    assert found.exit_code == 1
+    assert found.stderr.startswith("Error: none.parquet: not found; run `dvc repro prepare`")
+
+
+@pytest.mark.parametrize("scales", ["abc", "1000,", "0", "10,-1", ""])
+def test_scales_are_numbers_of_images(scales):
+    found = CliRunner().invoke(main, ["--images", "none.parquet", "--scales", scales])
+    assert found.exit_code == 2
+    assert f"Invalid value for '--scales': {scales!r}; expected numbers of images" in found.stderr

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.card import format_card
+from pipeline.errors import PipelineError
 from stages.results import main
 from tests.imports import ROOT
 
@@ -37,6 +38,13 @@ def test_the_card_shows_what_the_heads_are_worth_on_images_held_out():
     assert head.endswith("| held-out training images | with one head for all |")
     assert low.endswith("| 27.00 % | 26.00 % |")
     assert "The heads were fitted on Fast, torch 2.14.1." in account
+
+
+def test_a_role_that_the_parameters_leave_out_is_named():
+    with pytest.raises(
+        PipelineError, match="resolutions.high: empty, but train.json has results of high; set"
+    ):
+        format_card(TRAINED, {"low": 32})
 
 
 @pytest.mark.parametrize("markers", [True, False])

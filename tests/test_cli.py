@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from pipeline.params.fit import FitParams
@@ -21,6 +22,13 @@ from tests.imports import ROOT
 
 def invoke(*words):
     return CliRunner().invoke(main, list(words))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_list_shows_the_help_of_the_command_itself(stage):
+    listed = main.get_command(click.Context(main), stage)
+    command = importlib.import_module(f"stages.{stage}").main
+    assert listed.get_short_help_str(1000) == command.get_short_help_str(1000) != ""
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -41,6 +49,30 @@ def test_the_group_lists_every_stage():
     assert all(f"  {stage} " in output for stage in STAGES)
     assert invoke("--version").output.startswith("adaptive-vit, version ")
     assert invoke("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("adaptive-vit pro", "plain,probe"), ("adaptive-vit --h", "plain,--help")]
+)
+def test_neither_the_list_nor_completion_imports_torch(words, expected):
+    code = "import sys, stages.cli; sys.argv = ['adaptive-vit', '--help']\ntry: stages.cli.main()\n"
+    code += "finally: assert 'torch' not in sys.modules"
+    asked = {"_ADAPTIVE_VIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "1"}
+    for settings in ({}, asked):
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert expected in ended.stdout.splitlines()
+
+
+def test_the_options_of_a_stage_are_completed():
+    completed = ShellComplete(main, {}, "adaptive-vit", "").get_completions(["delta"], "--del")
+    assert [item.value for item in completed] == ["--deltas"]
 
 
 def test_a_missing_input_is_one_sentence_without_a_traceback(project):
@@ -103,11 +135,18 @@ def test_an_unknown_section_in_the_file_is_named(project):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected sections of key")]
+    ("text", "message"),
+    [
+        (b"a: [", "not valid YAML"),
+        (b"data: 2024-13-45", "not valid YAML: month must be in 1..12"),
+        (b"- 1", "expected sections of key"),
+        (b"data: \xff", "not UTF-8 text (from byte 6 on); save it as UTF-8"),
+        (b"1: {}", "unknown section 1; expected one of data"),
+    ],
 )
 def test_a_file_that_holds_no_parameters_is_named(project, text, message):
-    (project / "other.yaml").write_text(text)
-    assert message in invoke("fit", "--params", "other.yaml").stderr
+    (project / "other.yaml").write_bytes(text)
+    assert f"Error: other.yaml: {message}" in invoke("fit", "--params", "other.yaml").stderr
     assert "gone.yaml: not found" in invoke("fit", "--params", "gone.yaml").stderr
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional
 
-from pipeline.architecture import ARCHITECTURES
+from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
@@ -28,6 +28,7 @@ ENGINES = [
     ("amx", "bfloat16"),
     ("avx512", "float32"),
     ("avx512", "bfloat16"),
+    ("avx512", "int8"),
     ("avx2", "float32"),
     ("openvino", "float32"),
     ("openvino", "bfloat16"),
@@ -123,6 +124,13 @@ def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
     found = build_engine(local, 3).run(IMAGES[:3])
     expected = build_engine(replace(spec(32), weights=LOCAL), 3).run(IMAGES[:3])
     assert 0 < largest_error(found, expected) < TOLERANCE[precision]
+
+
+def test_a_last_block_that_sees_its_neighbours_answers_as_eager():
+    last = draw_weights(Architecture("last", 8, 64, 2, 2, 10, local=2), 0, 64)
+    expected = TracedViT(last, 64)(IMAGES[:3])
+    for mine, other in zip(FusedViT(last, 64, None)(IMAGES[:3]), expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)

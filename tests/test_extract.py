@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from pipeline.embeddings import iter_embeddings, measure_proxy
 from pipeline.engines.base import Answer
@@ -11,7 +12,9 @@ from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
 from pipeline.tables import count_rows, vectors
 from pipeline.tally import Tally
+from stages.extract import _publish, main
 from tests.made import engine, images_table, jpeg, spec
+from tests.sets import write_set
 
 FINGERPRINT = {"role": "low", "trace_states": 13}
 
@@ -189,6 +192,28 @@ def test_a_failing_reader_stops_the_run_and_leaves_whole_shards_only(images, tmp
     with pytest.raises(PipelineError, match=r"val/val_006.JPEG: cannot be decoded \(broken\)"):
         run(images, tmp_path / "set", batch_size=2)
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["part-00000.parquet"]
+
+
+def test_what_extract_did_not_write_is_not_deleted(project):
+    folder = write_set(project / "sets/low", "low", ["a"], [[0.0]], [[0.0]])
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(
+        PipelineError, match="low: holds notes.txt, which extract does not write, and would be"
+    ):
+        _publish(project / "scratch", folder)
+    found = CliRunner().invoke(main, ["low", "--embeddings", "sets"])
+    assert found.exit_code == 1
+    assert "holds notes.txt" in found.stderr  # Before the images are looked for, which there are none of.
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_an_earlier_set_is_replaced_as_a_whole(project):
+    folder = write_set(project / "sets/low", "low", ["a"], [[0.0]], [[0.0]])
+    write_set(folder, "low", ["b"], [[0.0]], [[0.0]])
+    _publish(write_set(project / "scratch", "low", ["c"], [[0.0]], [[0.0]]), folder)
+    assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
+    (batch,) = iter_embeddings(folder, ["image_id"])
+    assert batch["image_id"].to_pylist() == ["c"]
 
 
 def test_a_failing_writer_stops_the_run(images, tmp_path, monkeypatch):

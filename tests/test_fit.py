@@ -319,13 +319,22 @@ def test_a_drop_of_accuracy_needs_labels():
 def test_costs_of_another_machine_or_precision_are_refused(tmp_path):
     measured = ("low", 32, 2.0), ("high", 64, 9.0)
     profile = {role: {"size_px": size, "latency_ms": {"mean": ms}} for role, size, ms in measured}
-    asked = {"precision": "float32", "low_px": 32, "high_px": 64}
+    asked = {"precision": "float32", "weights_sha256": "w", "low_px": 32, "high_px": 64}
+    machine = {"processor": "A", "instructions": "avx2 fma", "cores": 2}
+    made = {"backend": "openvino", "precision": "float32", "weights_sha256": "w"}
     path = tmp_path / "profile.json"
-    write_json(path, profile | {"backend": "openvino", "precision": "float32", "processor": "A"})
-    assert read_costs(path, asked | {"backend": "amx"}, "A") == (2.0, 9.0)
+    write_json(path, profile | made | {"processor": "A", "instructions": "avx2 fma"})
+    assert read_costs(path, asked | {"backend": "amx"}, machine | {"cores": 4}) == (2.0, 9.0)
     with pytest.raises(PipelineError, match="measured with processor A, this run has B"):
-        read_costs(path, asked, "B")
+        read_costs(path, asked, machine | {"processor": "B"})
+    with pytest.raises(PipelineError, match="measured with instructions avx2 fma, this run has avx2 avx512f"):
+        read_costs(path, asked, machine | {"instructions": "avx2 avx512f fma"})
     with pytest.raises(PipelineError, match="measured with precision float32, this run has bfloat16"):
-        read_costs(path, asked | {"precision": "bfloat16"}, "A")
+        read_costs(path, asked | {"precision": "bfloat16"}, machine)
+    with pytest.raises(PipelineError, match="measured with weights_sha256 w, this run has v"):
+        read_costs(path, asked | {"weights_sha256": "v"}, machine)
     with pytest.raises(PipelineError, match="measured with low 32, this run has 48"):
-        read_costs(path, asked | {"low_px": 48}, "A")
+        read_costs(path, asked | {"low_px": 48}, machine)
+    write_json(path, profile | made | {"processor": "A"})
+    with pytest.raises(PipelineError, match="with instructions unknown, this run has avx2 fma; run adaptive"):
+        read_costs(path, asked, machine)

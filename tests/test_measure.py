@@ -1,8 +1,9 @@
 import pytest
 
 from pipeline.answers import NEEDS
+from pipeline.errors import PipelineError
 from pipeline.measure import choose_batches, measure_memory, measure_scenario, read_sample
-from tests.made import canvases, runtime
+from tests.made import canvases, images_table, runtime
 from tests.replays import PARAMS, bench
 
 
@@ -17,6 +18,15 @@ def test_some_of_the_images_are_a_draw_and_not_the_first_by_name(tmp_path, sampl
     assert set(found.image_ids) < set(sample.image_ids)
     assert found.image_ids != sample.image_ids[:3]
     assert len(found.canvases) == 3
+
+
+def test_a_damaged_image_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.made.jpeg", lambda *_, **__: b"")
+    path = images_table(tmp_path / "damaged.parquet", 2)
+    with pytest.raises(
+        PipelineError, match=r"val/val_001.JPEG: cannot be decoded \(empty file\); run prepare"
+    ):
+        read_sample(path, 64, None)
 
 
 class Clock:

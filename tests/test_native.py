@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
@@ -14,11 +15,12 @@ from pipeline.engines.base import TOLERANCE
 from pipeline.engines.build import build_engine
 from pipeline.engines.native import library
 from pipeline.engines.native.clock import ClockedEngine
-from pipeline.engines.native.library import load_library, why_not_native
+from pipeline.engines.native.library import find_unit, load_library, why_not_native
 from pipeline.engines.native.pack import Packed
 from pipeline.engines.native.resizing import find_taps
-from pipeline.engines.native.units import UNITS, find_unit
+from pipeline.engines.native.units import UNITS
 from pipeline.errors import PipelineError
+from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.learned import Learned
 from pipeline.proxies import cls_change, library_of, margin, step_lengths
@@ -60,8 +62,8 @@ def afresh(monkeypatch, tmp_path):
 
 
 def of_shape(shape, backend, precision="float32", threads=2, size_px=64):
-    asked = spec(size_px, "eager", precision)
-    runtime = replace(asked.runtime, backend=backend, threads=threads)
+    asked = spec(size_px, "eager")
+    runtime = replace(asked.runtime, backend=backend, precision=precision, threads=threads)
     return replace(asked, weights=draw_weights(shape, 0, 64), runtime=runtime)
 
 
@@ -69,7 +71,7 @@ def relative_errors(found, expected):
     return [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found[:3], expected[:3], strict=True)]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_any_shape_on_any_number_of_threads_answers_as_eager(backend, shape, threads, precision):
@@ -92,8 +94,45 @@ def test_float32_is_nearer_than_bfloat16_products_could_be(backend):
         assert max(relative_errors(rough, expected)) > 100 * error
 
 
-def test_a_clock_changes_no_answer_and_adds_up_to_the_passes(backend):
-    asked = of_shape(ARCHITECTURES["static_vit_local"], backend)
+def eight_bits(values):
+    """The nearest of 255 numbers a row, from the largest value's negative to itself."""
+    scale = values.abs().amax(dim=-1, keepdim=True) / 127
+    return (values / scale).round() * scale
+
+
+def test_eight_bits_are_those_of_the_formula(monkeypatch):
+    """Layers of the blocks alone, hidden values in parts of 192: as eager with rounded numbers.
+
+    Of one block, and of the images that come nearest: in others a number lies on the border of two.
+    """
+    needed, shape = set(UNITS["avx512_int8"].instructions), SHAPES[1]
+    if not needed <= library.processor_flags():
+        pytest.skip(f"the processor has not all of {', '.join(sorted(needed))}")
+    monkeypatch.setattr(library, "processor_flags", lambda: needed)  # No bfloat16 for the attention.
+    whole = F.linear
+
+    def rounded(values, weight, bias):
+        if len(weight) == shape.classes:
+            return whole(values, weight, bias)
+        parts = [weight.shape[1]] if weight.shape[1] == shape.width else 192
+        pairs = zip(values.split(parts, dim=-1), weight.split(parts, dim=1), strict=True)
+        return sum(whole(eight_bits(value), eight_bits(part)) for value, part in pairs) + bias
+
+    expected = build_engine(of_shape(shape, "eager"), 9).run(IMAGES).embedding
+    found = build_engine(of_shape(shape, "avx512", "int8"), 9).run(IMAGES).embedding
+    model = FusedViT(of_shape(shape, "eager").weights, 64, None)
+    monkeypatch.setattr(F, "linear", rounded)
+    _, formula, _ = model(IMAGES)
+    errors, roundings = ((formula - other).abs().amax(dim=1) for other in (found, expected))
+    assert errors.median() < 0.1 * roundings.median()
+    assert errors.min() < 1e-4 < 1e-3 < roundings.min()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_clock_changes_no_answer_and_adds_up_to_the_passes(backend, precision):
+    if why_not(backend, CPU, precision):
+        pytest.skip(why_not(backend, CPU, precision))
+    asked = of_shape(ARCHITECTURES["static_vit_local"], backend, precision)
     expected = build_engine(asked, 9).run(IMAGES)
     clocked = ClockedEngine(asked, 9)
     for count in (1, 9):
@@ -262,15 +301,24 @@ def test_a_user_without_a_home_is_a_reason(afresh, monkeypatch):
         ("amx", Architecture("thin", 4, 64, 1, 4, 10), "64 and 16"),
         ("avx512", Architecture("thin", 4, 64, 1, 8, 10), "a multiple of 16; thin has 64 and 8"),
         ("avx2", Architecture("thin", 4, 64, 1, 8, 10), "a multiple of 16; thin has 64 and 8"),
+        ("avx512_bf16", Architecture("thin", 4, 64, 1, 8, 10), "a multiple of 16; thin has 64 and 8"),
+        ("avx512_int8", Architecture("wide", 16, 1280, 1, 16, 10), "a width of 1024 at most; wide has 1280"),
     ],
 )
 def test_a_model_that_fills_no_tiles_is_refused(name, shape, words):
     with pytest.raises(PipelineError, match=words):
-        Packed(draw_weights(shape, 0, 64), 64, 64, UNITS[name].layouts["float32"])
+        Packed(draw_weights(shape, 0, 64), 64, 64, next(iter(UNITS[name].layouts.values())))
 
 
 def test_a_precision_that_no_unit_computes_is_refused(afresh):
-    assert "use runtime.precision: float32" in why_not_native("avx2", "bfloat16")
+    assert why_not_native("avx2", "bfloat16") == "it does not compute in it; use runtime.precision: float32"
+    assert "use runtime.precision: bfloat16 or float32" in why_not_native("amx", "int8")
+    for backend in ("eager", "openvino", "compile"):
+        assert "use runtime.backend: avx512" in why_not(backend, CPU, "int8")
+
+
+def test_every_native_backend_has_a_unit():
+    assert {unit.backend for unit in UNITS.values()} == set(NATIVE)
 
 
 def test_the_instructions_that_the_processor_lacks_are_named(afresh, monkeypatch):
@@ -288,17 +336,6 @@ def test_vectors_without_pairs_multiply_float32_alone(afresh, monkeypatch):
     reason = why_not_native("avx512", "bfloat16")
     assert reason == "the processor has no avx512_bf16; use runtime.backend: auto"
     assert why_not_native("avx512", "float32") is None
-
-
-def test_a_system_that_tells_no_instructions_has_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_CPU_INFO", tmp_path / "none")
-    assert (library.processor_flags(), library.processor_vendor()) == (set(), "")
-    (tmp_path / "some").write_text(
-        "vendor_id\t: AuthenticAMD\nflags\t\t: fpu amx_tile\nbugs\t\t: x\nflags\t\t: other\n"
-    )
-    monkeypatch.setattr(library, "_CPU_INFO", tmp_path / "some")
-    assert library.processor_flags() == {"fpu", "amx_tile"}
-    assert library.processor_vendor() == "AuthenticAMD"
 
 
 def test_a_missing_compiler_is_named(afresh, monkeypatch):

@@ -4,11 +4,14 @@ import pytest
 import yaml
 
 from pipeline.errors import PipelineError
+from pipeline.learned import NAME
 from pipeline.params.base import SECTION_NAMES, check_section_names, read_section
-from pipeline.params.fit import FitParams
+from pipeline.params.data import DataParams
+from pipeline.params.fit import PROXY_NAMES, FitParams
 from pipeline.params.model import ResolutionParams
 from pipeline.params.replay import ReplayParams
 from pipeline.params.sections import SECTIONS
+from pipeline.proxies import PROXIES
 from tests.imports import ROOT
 
 DOCUMENT = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -56,6 +59,8 @@ def test_an_unknown_nested_key_is_compared_with_the_keys_of_its_own_level():
 def test_an_unknown_section_names_the_nearest_known_one():
     with pytest.raises(PipelineError, match=r"unknown section 'runtme'; did you mean 'runtime'\?"):
         check_section_names({"runtme": {}}, "p.yaml")
+    with pytest.raises(PipelineError, match="unknown section 1; expected one of data, train"):
+        check_section_names({1: {}}, "p.yaml")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,10 @@ def test_an_unknown_section_names_the_nearest_known_one():
     [
         ("data", {"calibration_images": 0}, r"data.calibration_images: found 0; input should be greater"),
         ("data", {"calibration_images": "many"}, r"found 'many'; input should be a valid integer"),
-        ("data", {"sha256": "abc"}, r"data.sha256: found 'abc'"),
+        ("data", {"sha256": "abc"}, r"data.sha256: found 'abc'; expected 64 hex digits, as sha256sum prints"),
+        ("data", {"sha256": "g" * 64}, r"data.sha256: found 'g+'; expected 64 hex digits"),
+        ("fit", {"proxy": "cls_chnage"}, r"fit.proxy: found 'cls_chnage'; .* did you mean 'cls_change'\?"),
+        ("fit", {"proxy": "xyz"}, r"fit.proxy: found 'xyz'; .* expected one of cls_change, .*, learned"),
         ("data", {"on_broken": "ignore"}, r"on_broken: found 'ignore'; input should be 'stop' or 'skip'"),
         ("resolutions", {"low": 64}, r"low \(64 px\) must be smaller than high \(64 px\)"),
         ("runtime", {"device": "gpu"}, r"runtime.device: found 'gpu'"),
@@ -83,6 +91,16 @@ def test_a_value_out_of_range_is_named_with_what_was_found(section, values, mess
 def test_a_threshold_value_must_fit_its_rule(rule, value):
     with pytest.raises(PipelineError, match=f"rule {rule} needs a value"):
         read_section(fit_with(rule=rule, value=value), "fit", FitParams, "p.yaml")
+
+
+def test_a_digest_in_capitals_is_the_same_digest():
+    document = {"data": DOCUMENT["data"] | {"sha256": "AB" * 32}}
+    assert read_section(document, "data", DataParams, "p.yaml").sha256 == "ab" * 32
+
+
+def test_the_proxies_that_parameters_may_name_are_those_that_there_are():
+    """A new entry of PROXIES goes into PROXY_NAMES of pipeline/params/fit.py as well."""
+    assert (*PROXIES, NAME) == PROXY_NAMES
 
 
 def test_a_whole_number_is_a_valid_threshold_value():

@@ -3,10 +3,12 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.files import write_json
+from pipeline.machine import describe_machine, name_processor
 from pipeline.plan import BatchCosts, break_even_rate, read_batch_costs, replay_rates
-from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
+from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate, write_policy
 from pipeline.thresholds import at_rate
 from stages.plan import main
+from tests.made import policy, runtime, weights
 from tests.replays import PARAMS, bench
 
 PROFILE = {
@@ -44,6 +46,34 @@ def test_every_rate_is_replayed(sample):
     assert points[0].predicted == 4.0
     assert points[2].predicted == pytest.approx(1 / 1.25)
     assert all(point.replayed > 0 for point in points)
+
+
+@pytest.fixture
+def profiled(project):
+    """What profile writes, as far as plan reads it, and a policy that does not say what it was made for."""
+    found = {role: PROFILE[role] | {"size_px": size_px} for role, size_px in (("low", 32), ("high", 64))}
+    made = {"backend": "eager", "precision": "float32", "threads": runtime().threads}
+    found |= made | {"weights_sha256": weights().sha256} | name_processor(describe_machine())
+    write_json(project / "metrics/profile.json", found)
+    write_policy(project / "models/policy.json", policy(0.5))
+    return found
+
+
+def plan():
+    found = CliRunner().invoke(main, ["--set", "runtime.backend=eager", "--set", "runtime.precision=float32"])
+    assert found.exit_code == 1
+    return found.output
+
+
+def test_a_policy_of_other_weights_is_refused(profiled):
+    digest = profiled["weights_sha256"][:12]
+    assert f"models/policy.json: fitted with weights_sha256 = None, this run has {digest};" in plan()
+
+
+@pytest.mark.parametrize("key", ["weights_sha256", "instructions"])
+def test_costs_of_other_weights_or_another_processor_are_refused(profiled, project, key):
+    write_json(project / "metrics/profile.json", profiled | {key: "other"})
+    assert f"profile.json: measured with {key} other, this run has {profiled[key][:12]}" in plan()
 
 
 def test_costs_of_another_engine_are_refused(project):

@@ -1,9 +1,13 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
+from pipeline.fit import conditions
 from pipeline.policy import (
     ALWAYS_ESCALATE,
     NEVER_ESCALATE,
@@ -64,7 +68,29 @@ def test_a_file_of_another_shape_is_refused(tmp_path, change, message):
 
 
 def test_other_conditions_are_refused_by_name():
-    made = policy(1.0).__class__(**{**policy(1.0).__dict__, "made_for": {"precision": "float32"}})
+    made = replace(policy(1.0), made_for={"precision": "float32"})
     check_made_for(made, {"precision": "float32"})
-    with pytest.raises(PipelineError, match="fitted with precision = float32, this run has bfloat16"):
-        check_made_for(made, {"precision": "bfloat16"})
+    with pytest.raises(PipelineError) as caught:
+        check_made_for(made, {"precision": "bfloat16"}, Path("models/policy.json"))
+    assert str(caught.value) == (
+        "models/policy.json: fitted with precision = float32, this run has bfloat16; "
+        "set runtime.precision to what it was fitted with, or run extract, delta and fit under the settings "
+        "of this run"
+    )
+
+
+def test_other_weights_are_told_by_the_beginnings_of_their_digests():
+    made = replace(policy(1.0), made_for={"weights_sha256": "a1" * 32})
+    with pytest.raises(PipelineError) as caught:
+        check_made_for(made, {"weights_sha256": "b2" * 32})
+    assert "the policy: fitted with weights_sha256 = a1a1a1a1a1a1, this run has b2b2b2b2b2b2; set" in str(
+        caught.value
+    )
+    assert "set model.weights to what" in str(caught.value)
+
+
+def test_every_condition_of_a_policy_is_settled_by_a_parameter():
+    made_for = conditions({"low": dict.fromkeys([*CONDITIONS, "size_px"]), "high": {"size_px": 64}})
+    for key in made_for:
+        with pytest.raises(PipelineError, match=f"fitted with {key} = .*; set (model|runtime|resolutions)"):
+            check_made_for(replace(policy(1.0), made_for=made_for), {key: "another"})

@@ -194,7 +194,7 @@ def test_stage_names_the_nearest_key(project: Path) -> None:
 def test_stage_without_an_archive(project: Path) -> None:
     result = invoke()
     assert result.exit_code == 1
-    assert "a.zip: not found; run the stage that writes it" in result.stderr
+    assert "a.zip: not found; run download for the archive of data.source" in result.stderr
 
 
 def test_the_real_images(real_archive: Path, tmp_path: Path) -> None:

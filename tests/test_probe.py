@@ -2,9 +2,15 @@
 
 import json
 
+import pytest
+import timm
 from click.testing import CliRunner
 
-from stages.probe import main
+from pipeline.architecture import ARCHITECTURES
+from pipeline.checkpoint import load_weights
+from pipeline.errors import PipelineError
+from pipeline.params.model import ModelParams, ResolutionParams
+from stages.probe import PATCH_PX, _check_model, main
 
 
 def probe(*overrides):
@@ -49,3 +55,44 @@ def test_a_typo_in_any_section_is_found_before_all_else(project):
     assert found.exit_code == 1
     assert "report.galery_images: unknown key; did you mean 'gallery_images'?" in found.stderr
     assert not (project / "data/probe").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "fit.proxy=cls_chnage",
+            "fit.proxy: found 'cls_chnage'; no proxy has this name; did you mean 'cls_change'?",
+        ),
+        (
+            "model.name=static_vit_locl",
+            "neither this project nor timm has a model 'static_vit_locl'; did you mean static_vit_local?",
+        ),
+        (
+            "resolutions.mid=50",
+            "resolutions.mid: 50 px is no multiple of the model's patch size 4; use 48 or 52",
+        ),
+    ],
+)
+def test_what_later_stages_would_refuse_is_found_before_them(project, override, message):
+    found = CliRunner().invoke(main, ["--set", override])
+    assert found.exit_code == 1
+    assert message in found.stderr
+    assert not (project / "data/probe").exists()
+
+
+def test_missing_weights_are_told_as_where_they_are_loaded(project):
+    with pytest.raises(PipelineError) as caught:
+        load_weights(ModelParams(name="static_vit", weights="none.safetensors", seed=0), 64)
+    found = CliRunner().invoke(main, ["--set", "model.weights=none.safetensors"])
+    assert (found.exit_code, found.stderr) == (1, f"Error: {caught.value}\n")
+
+
+def test_patch_sizes_are_those_of_the_networks():
+    assert {name: network.patch_px for name, network in ARCHITECTURES.items()} == PATCH_PX
+
+
+def test_no_name_of_timms_is_taken_for_a_typo():
+    sizes = ResolutionParams(low=32, mid=None, high=64)
+    for name in [*timm.list_models(), *timm.list_pretrained(), *ARCHITECTURES]:
+        _check_model(ModelParams(name=name, weights="random", seed=0), sizes)

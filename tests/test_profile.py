@@ -1,7 +1,11 @@
 import pytest
+from click.testing import CliRunner
 
+from pipeline.files import read_json, write_json
+from pipeline.machine import describe_machine, name_processor
 from pipeline.plan import read_batch_costs
 from pipeline.profile import count_flops, profile_roles, time_batches
+from stages.profile import main
 from tests import made
 from tests.made import engine, runtime, weights
 
@@ -29,6 +33,29 @@ def test_costs_of_both_roles():
     assert costs["flops_ratio"] == flops_by_hand(257) / flops_by_hand(65)
     assert costs["low"]["batch_ms_per_image"].keys() == {"4", "2"}
     assert costs["latency_ratio"] > 1
+
+
+EAGER = ["--set", "runtime.backend=eager", "--set", "runtime.precision=float32"]
+
+
+def test_the_costs_are_stamped_with_weights_and_processor(project, monkeypatch):
+    cost = {"latency_ms": {"p50": 1.0}, "gflops": 1.0}
+    monkeypatch.setattr(
+        "stages.profile.profile_roles", lambda _weights, roles, *_: dict.fromkeys(roles, cost)
+    )
+    write_json(project / "data/probe/machine.json", describe_machine())
+    assert CliRunner().invoke(main, EAGER).exit_code == 0
+    found = read_json(project / "metrics/profile.json")
+    assert found.items() >= name_processor(describe_machine()).items()
+    assert found["weights_sha256"] == weights().sha256
+
+
+def test_the_name_of_another_machine_is_not_put_onto_costs(project):
+    write_json(project / "data/probe/machine.json", describe_machine() | {"processor": "another"})
+    found = CliRunner().invoke(main, EAGER)
+    assert found.exit_code == 1
+    assert "machine.json: describes another machine or installation (processor another, here" in found.output
+    assert not (project / "metrics").exists()
 
 
 def test_a_batch_of_one_has_a_cost_too():

@@ -114,8 +114,14 @@ def test_of_many_classes_it_sees_the_ten_largest_probabilities():
     np.testing.assert_allclose(features[:, -10:], np.sort(softmax(logits, axis=1))[:, -10:])
 
 
-def test_an_unknown_proxy_lists_the_known_ones():
-    with pytest.raises(
-        PipelineError, match="'cls_chnage' is not known; expected one of cls_change, cls_last"
-    ):
-        get_proxy("cls_chnage")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("cls_chnage", r"did you mean 'cls_change'\?"),
+        ("lerned", r"did you mean 'learned'\?"),
+        ("xyz", "expected one of cls_change, cls_last, .*, energy, learned"),
+    ],
+)
+def test_an_unknown_proxy_names_the_nearest_or_all(name, hint):
+    with pytest.raises(PipelineError, match=f"fit.proxy: '{name}' is not known; {hint}"):
+        get_proxy(name)

@@ -31,7 +31,7 @@ def table(count=400, labelled=True):
 
 
 def compare(deltas, **proxies):
-    settings = params(proxy=next(iter(proxies)), bootstrap=100)
+    settings = params(bootstrap=100).model_copy(update={"proxy": next(iter(proxies))})
     values = {name: np.asarray(column) for name, column in proxies.items()}
     return compare_proxies(deltas, values, np.stack(list(values.values()), axis=1), settings)
 

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 
 from pipeline.certify import certify, list_candidates
 from pipeline.delta import compute_deltas, to_arrow
+from pipeline.files import write_json
 from pipeline.fit import fit, read_samples
 from pipeline.frontier import Prices
 from pipeline.policy import escalate, write_policy
 from pipeline.recommend import Limits, confidence_each, recommend
 from pipeline.tables import IMAGES, read_fingerprint, write_table
+from stages import study
 from stages.recommend import main
 from tests.report_inputs import scenario_metrics
-from tests.sets import write_set
+from tests.sets import FINGERPRINT, write_set
 from tests.test_certify import DELTA, MARGIN, SIMULATIONS
 from tests.test_fit import params
 
@@ -173,7 +175,15 @@ def measured(project):
     write_table(Path("data/deltas.parquet"), to_arrow(table), fingerprint)
     Path("metrics").mkdir()
     Path("metrics/replay.json").write_text(json.dumps({"single_stream": scenario_metrics()}))
+    replay_on(FINGERPRINT["images_sha256"])
     return project
+
+
+def replay_on(images_sha256):
+    """What replay says of its conditions, as far as recommend and study read it."""
+    made = {key: FINGERPRINT[key] for key in ("weights_sha256", "precision")}
+    document = made | {"images_sha256": images_sha256, "sizes_px": {"low": 32, "high": 64}}
+    write_json(Path("metrics/environment.json"), document)
 
 
 def make_policy(**changes):
@@ -202,3 +212,15 @@ def test_only_a_proxy_chosen_among_several_is_certified_at_more(measured):
     chosen = CliRunner().invoke(main, ["--max-accuracy-drop", "5", "--proxy", "any"]).output
     assert f"-S fit.threshold.value=0.05 -S fit.threshold.confidence={1 - (1 - 0.9) / 11!r}\n" in chosen
     assert "chose it among 11 signals: certified at 99.09%, the limit holds with confidence 0.9)" in chosen
+
+
+def test_costs_of_a_replay_of_other_images_are_refused(measured):
+    make_policy()
+    replay_on("others")
+    for command, words in ((main, ["--max-latency-ms", "6"]), (study.main, [])):
+        found = CliRunner().invoke(command, words)
+        assert found.exit_code == 1
+        says = (
+            "metrics/environment.json says that the costs were measured with others; run adaptive-vit replay"
+        )
+        assert f"data/deltas.parquet: made with images_sha256 i, but {says}" in found.output

@@ -1,16 +1,26 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from pipeline.answers import Answers
+from pipeline.checkpoint import load_weights
+from pipeline.delta import compute_deltas, to_arrow
 from pipeline.embeddings import check_images
+from pipeline.engines.base import describe_transform
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of
+from pipeline.files import read_json, sha256_of, write_json
+from pipeline.machine import describe_machine
 from pipeline.measure import Records
-from pipeline.replay import latency_percentiles, records_table, replay
+from pipeline.params.model import ModelParams
+from pipeline.policy import write_policy
+from pipeline.replay import Replayed, check_policy, latency_percentiles, records_table, replay
 from pipeline.summary import block_totals, summarise_scenario
-from pipeline.tables import REPLAY
+from pipeline.tables import REPLAY, write_table
+from stages.replay import main
+from tests import made
 from tests.replays import PARAMS, bench
 from tests.sets import write_set
 
@@ -140,3 +150,96 @@ def test_embeddings_of_other_images_are_refused(tmp_path):
     images.write_bytes(b"others")
     with pytest.raises(PipelineError, match="made from other images than .* run extract, delta and fit"):
         check_images(low, images)
+
+
+def made_for():
+    weights = made.weights()
+    transform = describe_transform(weights.normalisation)
+    shared = {"weights_sha256": weights.sha256, "transform": transform, "precision": "float32"}
+    return shared | {"low_px": 32, "high_px": 64}
+
+
+@pytest.mark.parametrize("key", made_for())
+def test_a_policy_that_was_fitted_under_other_conditions_is_refused(sample, key):
+    running, _ = bench(sample)
+    policy = replace(running.policy, made_for=made_for())
+    check_policy(replace(running, policy=policy), Path("p.json"))
+    other = replace(policy, made_for=made_for() | {key: "other"})
+    with pytest.raises(PipelineError, match=f"p.json: fitted with {key} = other, this run has"):
+        check_policy(replace(running, policy=other), Path("p.json"))
+
+
+@pytest.fixture
+def fitted(project):
+    """All that replay reads, of 14 images and random weights."""
+    write_json(Path("data/probe/machine.json"), describe_machine())
+    write_policy(Path("models/policy.json"), replace(made.policy(0.5), made_for=made_for()))
+    images = made.images_table(Path("data/images.parquet"), 14)
+    embed(images, Path("data"))
+    return project
+
+
+def embed(images, folder):
+    """What extract and delta make of a table of images, without a model."""
+    ids, rng = [f"val/val_{row:03d}.JPEG" for row in range(14)], np.random.default_rng(0)
+    conditions = {key: made_for()[key] for key in ("weights_sha256", "transform", "precision")}
+    low, high = (
+        write_set(
+            folder / "embeddings" / role,
+            role,
+            ids,
+            rng.normal(size=(14, 2)),
+            rng.normal(size=(14, 4)),
+            rng.normal(size=(14, 3, 2)),
+            images_sha256=sha256_of(images),
+            **conditions,
+        )
+        for role in ("low", "high")
+    )
+    table, fingerprint = compute_deltas(images, low, high)
+    write_table(folder / "deltas.parquet", to_arrow(table), fingerprint)
+
+
+def call(*words):
+    eager = ["--set", "runtime.backend=eager", "--set", "runtime.precision=float32"]
+    return CliRunner().invoke(main, [*eager, *words])
+
+
+def test_the_replay_says_on_which_images_and_machine_it_ran(fitted, monkeypatch):
+    engine = {"decision_agreement": 1.0, "largest_error": 0.0, "tolerance": 0.1, "within_tolerance": 1}
+    measured = Replayed({"engine": engine}, REPLAY.empty_table(), {}, {})
+    monkeypatch.setattr("stages.replay.replay", lambda *_: measured)
+    found = call()
+    assert found.exit_code == 0, found.output
+    environment = read_json(Path("metrics/environment.json"))
+    assert environment["images_sha256"] == sha256_of(Path("data/images.parquet"))
+    assert environment.items() >= describe_machine().items()
+
+
+def test_deltas_of_other_images_are_refused(fitted):
+    other = made.images_table(Path("other/images.parquet"), 14, wnids=("n1", "n3"))
+    embed(other, Path("other"))
+    found = call("--deltas", "other/deltas.parquet")
+    assert found.exit_code == 1
+    assert (
+        "deltas.parquet: made from other low embeddings than data/embeddings/low; run delta" in found.output
+    )
+    assert not Path("metrics").exists()
+
+
+def test_embeddings_of_other_weights_than_the_run_has_are_refused(fitted):
+    """Though the policy is for them."""
+    weights = load_weights(ModelParams(name="static_vit", weights="random", seed=1), native_px=64)
+    policy = replace(made.policy(0.5), made_for=made_for() | {"weights_sha256": weights.sha256})
+    write_policy(Path("models/policy.json"), policy)
+    found = call("--set", "model.seed=1")
+    assert found.exit_code == 1
+    others = f"{made.weights().sha256[:12]}, this run has {weights.sha256[:12]}"
+    assert f"data/deltas.parquet: made with weights_sha256 {others}; run extract" in found.output
+
+
+def test_the_description_of_another_machine_is_refused(fitted):
+    write_json(Path("data/probe/machine.json"), describe_machine() | {"cores": 99})
+    found = call()
+    assert found.exit_code == 1
+    assert "machine.json: describes another machine or installation (cores 99, here" in found.output

@@ -24,6 +24,7 @@ from pipeline.params.train import RecipeParams, TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
 from pipeline.training import recipe
+from pipeline.training.account import name_run
 from pipeline.training.augment import crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
@@ -71,6 +72,35 @@ def test_a_run_of_few_epochs_has_a_recipe_of_its_own(wanted, device, settled):
     expected = asked.short.model_dump() if settled == "short" else asked.model_dump(include=set(own))
     assert (found.recipe, own) == (settled, expected)
     assert found.learning_rate == asked.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "words"),
+    [
+        ("short", "train.batch_size", r"train.batch_size: .* short recipe.*set train.short.batch_size"),
+        ("long", "train.short.mixup", r"train.short.mixup: .* long recipe.*set train.mixup, or train.recipe"),
+    ],
+)
+def test_a_value_of_the_recipe_that_is_not_taken_is_refused(wanted, asked, words):
+    with pytest.raises(PipelineError, match=words):
+        settle(train_params(recipe=wanted), CPU, {asked})
+    settle(train_params(recipe=wanted), CPU, {"train.learning_rate", "train.recipe"})
+
+
+def test_a_run_is_known_by_the_values_that_it_takes(data):
+    """Whichever way the recipe was asked for; else its checkpoints would not be found again."""
+    run, _ = start(data, train_params())
+
+    def name(device, **changes):
+        settled = settle(train_params(**changes), torch.device(device))
+        return name_run(run, Start(STATIC), settled, {"low": 32, "high": 64}, data)
+
+    assert name("cuda", recipe="auto") == name("cpu", recipe="long")
+    assert name("cpu", recipe="auto") == name("cuda", recipe="short")
+    other = train_params().short.model_copy(update={"batch_size": 9})
+    assert name("cpu", recipe="long", short=other.model_dump()) == name("cpu", recipe="long")
+    assert name("cpu", recipe="long", batch_size=9) != name("cpu", recipe="long")
+    assert name("cpu", recipe="short", short=other.model_dump()) != name("cpu", recipe="short")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_the_library_knows_no_command_line_and_touches_no_outside(path):
     "module",
     [
         "vit",
+        "checkpoint",
         "fused",
         "engines/build",
         "extract",

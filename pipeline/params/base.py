@@ -25,10 +25,17 @@ class Section(BaseModel):
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error: the known name that `name` is like, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+
+
 def check_section_names(document: Mapping[str, Any], where: str) -> None:
     for name in document:
         if name not in SECTION_NAMES:
-            raise PipelineError(f"{where}: unknown section {name!r}; {_nearest(name, SECTION_NAMES)}")
+            raise PipelineError(f"{where}: unknown section {name!r}; {nearest(str(name), SECTION_NAMES)}")
 
 
 def read_section(document: Mapping[str, Any], name: str, kind: type[SectionType], where: str) -> SectionType:
@@ -47,7 +54,7 @@ def read_section(document: Mapping[str, Any], name: str, kind: type[SectionType]
 def _explain(fault: ErrorDetails, section: str, kind: type[Section]) -> str:
     path = ".".join([section, *map(str, fault["loc"])])
     if fault["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {_nearest(str(fault['loc'][-1]), _keys_at(kind, fault['loc'][:-1]))}"
+        return f"{path}: unknown key; {nearest(str(fault['loc'][-1]), _keys_at(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"{path}: missing; set it as in the project's params.yaml"
     message = fault["msg"].removeprefix("Value error, ")
@@ -60,9 +67,3 @@ def _keys_at(kind: type[BaseModel], path: Iterable[int | str]) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             kind = inner
     return list(kind.model_fields)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"

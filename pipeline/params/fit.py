@@ -3,11 +3,31 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.params.base import Section, Seed
+from pipeline.params.base import Section, Seed, nearest
 
 OracleName = Literal["delta", "disagreement", "benefit"]
+# PROXIES of pipeline.proxies, and the one of pipeline.learned: parameters are read where neither is wanted.
+PROXY_NAMES = (
+    "cls_change",
+    "cls_last",
+    "cls_max",
+    "cls_last_share",
+    "cls_early_to_final",
+    "cls_turn",
+    "confidence",
+    "entropy",
+    "margin",
+    "energy",
+    "learned",
+)
+
+
+def _refuse_unknown(proxy: str) -> str:
+    if proxy not in PROXY_NAMES:
+        raise ValueError(f"no proxy has this name; {nearest(proxy, PROXY_NAMES)}")
+    return proxy
 
 
 class ThresholdParams(Section):
@@ -34,7 +54,7 @@ class ThresholdParams(Section):
 
 class FitParams(Section):
     oracle: OracleName
-    proxy: str
+    proxy: Annotated[str, AfterValidator(_refuse_unknown)]
     calibration: Literal["isotonic", "linear"]
     threshold: ThresholdParams
     bootstrap: Annotated[int, Field(ge=100, le=10_000)]

@@ -7,7 +7,7 @@ from pydantic import Field
 from pipeline.params.base import Section
 
 Backend = Literal["auto", "eager", "amx", "avx512", "avx2", "openvino", "compile", "cudagraph"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class RuntimeParams(Section):

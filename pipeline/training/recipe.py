@@ -1,17 +1,18 @@
 """What one training step minimises, and with which optimisers and learning rate."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from pipeline.engines.native.library import processor_flags, processor_vendor
+from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.params.runtime import Precision
-from pipeline.params.train import TrainParams
+from pipeline.params.train import RecipeParams, TrainParams
+from pipeline.processor import processor_flags, processor_vendor
 from pipeline.training.augment import Mixed
 from pipeline.training.model import TrainableViT
 
@@ -32,14 +33,31 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(processor_flags() & {_MATRIX_UNIT, _VECTORS})
 
 
-def settle(params: TrainParams, device: torch.device) -> TrainParams:
-    """With what `auto` stands for on the device, and the values of a short run where it is one."""
+def settle(params: TrainParams, device: torch.device, asked: Collection[str] = ()) -> TrainParams:
+    """With what `auto` stands for on the device, and the values of a short run where it is one.
+
+    asked: parameters that the user names, such as train.short.batch_size; raises PipelineError where one is
+    of the recipe that is not taken.
+    """
     recipe = params.recipe
     if recipe == "auto":
         recipe = "long" if device.type == "cuda" else "short"
+    _check_asked(asked, recipe)
     chosen = params.short.model_dump() if recipe == "short" else {}
     precision = choose_precision(params.precision, device)
     return params.model_copy(update={**chosen, "recipe": recipe, "precision": precision})
+
+
+def _check_asked(asked: Collection[str], recipe: str) -> None:
+    taken, left, other = "train.", "train.short.", "short"
+    if recipe == "short":
+        taken, left, other = left, taken, "long"
+    for name in RecipeParams.model_fields:
+        if left + name in asked:
+            raise PipelineError(
+                f"{left}{name}: this run takes the {recipe} recipe, which has a value of its own; set "
+                f"{taken}{name}, or train.recipe={other}"
+            )
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:

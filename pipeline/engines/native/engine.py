@@ -1,9 +1,10 @@
 """`amx`, `avx512` and `avx2`: the fused model as one C++ function, on a matrix unit or on vectors.
 
-Vectors multiply float32, and those of `avx512` pairs of bfloat16 where the processor does. A matrix unit
-multiplies bfloat16 alone: float32 weights and activations are split into two bfloat16 numbers each, and a
-product into three, which leaves an error of some 1e-5 of the largest value and takes less time than float32
-products on the vector unit (the BF16x3 mode of Intel's oneMKL does the same).
+Vectors multiply float32; those of `avx512` also pairs of bfloat16 and, in the layers of the blocks, 8 bits:
+weights with a scale for each output, activations with one for each token, which the pass finds. A matrix
+unit multiplies bfloat16 alone: float32 weights and activations are split into two bfloat16 numbers each, and
+a product into three, which leaves an error of some 1e-5 of the largest value and takes less time than
+float32 products on the vector unit (the BF16x3 mode of Intel's oneMKL does the same).
 """
 
 import ctypes
@@ -16,9 +17,8 @@ from torch import Tensor
 
 from pipeline.engines.base import Answer, Engine, Prediction, Spec
 from pipeline.engines.native.formula import UntoldError, write_formula
-from pipeline.engines.native.library import load_library, load_score, team_of
+from pipeline.engines.native.library import find_unit, load_library, load_score, team_of
 from pipeline.engines.native.pack import Outputs, Packed
-from pipeline.engines.native.units import find_unit
 from pipeline.errors import PipelineError
 
 # Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
@@ -37,7 +37,7 @@ class NativeEngine(Engine):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         super().__init__(spec, batch_size)
         shape, unit = spec.weights.architecture, find_unit(spec.runtime.backend, spec.runtime.precision)
-        assert unit is not None  # `why_not` was asked before.
+        assert unit is not None  # As `why_not` tells.
         self.packed = Packed(spec.weights, spec.canvas_px, spec.size_px, unit.layouts[spec.runtime.precision])
         piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
         self.packed.model.score = _find_score(spec, unit.name)

@@ -9,24 +9,33 @@ from pathlib import Path
 
 from pipeline.compiler import NEEDED, find_compiler
 from pipeline.engines.native.pack import Model, Outputs
-from pipeline.engines.native.units import UNITS, Unit, find_unit
+from pipeline.engines.native.units import UNITS, Unit
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.params.runtime import Precision
+from pipeline.processor import processor_flags
 
 SOURCES = Path(__file__).parent / "src"
 CACHE = Path("~/.cache/adaptive-vit")
 _FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
 _CLOCK = "-DVIT_CLOCK"
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def why_not_native(backend: str, precision: Precision) -> str | None:
     """What this machine lacks for it, and what to do; None where its library works."""
     unit = find_unit(backend, precision)
     if unit is None:
-        return "it computes in float32 alone; use runtime.precision: float32"
+        known = {name for unit in UNITS.values() if unit.backend == backend for name in unit.layouts}
+        return f"it does not compute in it; use runtime.precision: {' or '.join(sorted(known))}"
     return _why_no_library(unit.name)
+
+
+def find_unit(backend: str, precision: Precision) -> Unit | None:
+    """The first that the processor has, else the last; None where the backend has none for the precision."""
+    units = [unit for unit in UNITS.values() if unit.backend == backend and precision in unit.layouts]
+    there = processor_flags()
+    runnable = (unit for unit in units if there.issuperset(unit.instructions))
+    return next(runnable, units[-1] if units else None)
 
 
 @cache
@@ -105,21 +114,3 @@ def _first_error(output: str) -> str:
     """The compiler's own words on what it stopped at."""
     lines = output.splitlines() or ["no reason given"]
     return next((line for line in lines if "error" in line), lines[-1])
-
-
-def processor_flags() -> set[str]:
-    """The instructions that Linux names; empty where the system does not tell them as Linux does."""
-    return set(_read_cpu_info("flags").split())
-
-
-def processor_vendor() -> str:
-    """As Linux names it, such as AuthenticAMD; empty where the system does not."""
-    return _read_cpu_info("vendor_id")
-
-
-def _read_cpu_info(name: str) -> str:
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(name)), "").partition(":")[2].strip()

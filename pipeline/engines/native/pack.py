@@ -25,13 +25,22 @@ _ALIGNMENT = 64
 class Layout(NamedTuple):
     """How a product takes its weights: numbers of `dtype`, `planes` of which add up to one weight.
 
-    A tile covers `depth` inputs, of which `together` stand side by side for each output.
+    A tile covers `depth` inputs, of which `together` stand side by side for each output. quantises: the
+    blocks' weights have 8 bits instead.
     """
 
     dtype: torch.dtype
     planes: int
     depth: int
     together: int
+    quantises: bool = False
+
+
+# Around 128, with a scale for each output.
+_EIGHT_BITS = Layout(torch.uint8, planes=1, depth=16, together=4)
+_MIDDLE, _LARGEST = 128, 127
+# Of a row in 8 bits, for which the pass has room on the stack (`src/int8/quantised.h`).
+_MOST_INPUTS = 1024
 
 
 def _structure(**fields: Any) -> type[ctypes.Structure]:
@@ -39,7 +48,7 @@ def _structure(**fields: Any) -> type[ctypes.Structure]:
 
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
-Linear = _structure(tiles=_POINTER, bias=_POINTER, inputs=_INT, outputs=_INT)
+Linear = _structure(tiles=_POINTER, bias=_POINTER, scales=_POINTER, inputs=_INT, outputs=_INT)
 _LINEARS = ctypes.POINTER(Linear)
 Block = _structure(
     query=Linear,
@@ -85,8 +94,13 @@ class Packed:
         step = max(layout.depth, _OUTPUTS)
         if shape.width % step or shape.width // shape.heads % step:
             raise PipelineError(
-                f"runtime.backend: it needs a width, and a width of a head, of a multiple of {step}; "
+                f"runtime.backend: this engine needs widths, of model and of a head, of a multiple of {step}; "
                 f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
+            )
+        if layout.quantises and shape.width > _MOST_INPUTS:
+            raise PipelineError(
+                f"runtime.precision: int8 takes a width of {_MOST_INPUTS} at most; {shape.name} has "
+                f"{shape.width}: use bfloat16 or float32"
             )
         self.network = _pack_network(weights, layout)  # Shared by all sizes.
         head = _tile(fused.head.weight, fused.head.bias, layout)
@@ -105,7 +119,7 @@ class Packed:
             layout.planes,
             self.network.chunks,
             self.network.patches,
-            Linear(*head_at, head.inputs, len(head.bias)),
+            Linear(*head_at, None, head.inputs, len(head.bias)),
             position,
             first,
             *self.network.norm,
@@ -132,9 +146,10 @@ class _Network:
         # One array for all: NumPy asks for huge pages where it is large, and a pass touches every page.
         size = 8 * sum(values.numel() for values in fused.parameters()) + 2**16
         self.arena = np.empty(size, dtype=np.uint8)
-        self.layout, self.used = layout, -self.arena.ctypes.data % _ALIGNMENT
+        self.used = -self.arena.ctypes.data % _ALIGNMENT
+        self.layout = _EIGHT_BITS if layout.quantises else layout
         self.lists: list[Any] = []
-        self.patches = self._linear(fused.patches.flatten(1), torch.zeros(shape.width))
+        self.patches = self._linear(fused.patches.flatten(1), torch.zeros(shape.width), layout)
         self.norm = self._keep(fused.norm.weight), self._keep(fused.norm.bias)
         self.blocks = (Block * shape.depth)(*(self._block(block, shape.width) for block in fused.blocks))
         self.chunks = len(self.lists[0])
@@ -153,9 +168,10 @@ class _Network:
         self.lists.append((Linear * len(weights))(*map(self._linear, weights, biases)))
         return self.lists[-1]
 
-    def _linear(self, weight: Tensor, bias: Tensor) -> ctypes.Structure:
-        tiles, bias, inputs = _tile(weight, bias, self.layout)
-        return Linear(self._keep(tiles), self._keep(bias), inputs, len(bias))
+    def _linear(self, weight: Tensor, bias: Tensor, layout: Layout | None = None) -> ctypes.Structure:
+        tiles, bias, scales, inputs = _tile(weight, bias, layout or self.layout)
+        scales_at = None if scales is None else self._keep(scales)
+        return Linear(self._keep(tiles), self._keep(bias), scales_at, inputs, len(bias))
 
     def _keep(self, values: Tensor) -> int:
         """The address of a copy in the arena."""
@@ -172,18 +188,24 @@ def _pack_network(weights: Weights, layout: Layout) -> _Network:
 
 
 class _Tiled(NamedTuple):
-    """A linear layer padded to whole tiles: `bias` has one entry an output, `inputs` counts the inputs."""
+    """A linear layer padded to whole tiles: `bias` and `scales` have one entry an output, `inputs` counts the
+    inputs."""
 
     tiles: Tensor
     bias: Tensor
+    scales: Tensor | None
     inputs: int
 
 
 def _tile(weight: Tensor, bias: Tensor, layout: Layout) -> _Tiled:
     weight = F.pad(weight.float(), (0, -weight.shape[1] % layout.depth, 0, -weight.shape[0] % _OUTPUTS))
     bias = F.pad(bias.float(), (0, len(weight) - len(bias)))
+    if layout is _EIGHT_BITS:
+        scales = weight.abs().amax(dim=1) / _LARGEST
+        whole = (weight / scales.clamp(min=torch.finfo().tiny)[:, None]).round() + _MIDDLE
+        return _Tiled(_to_tiles(whole.to(layout.dtype), layout), bias, scales, weight.shape[1])
     tiles = torch.stack([_to_tiles(part, layout) for part in _split(weight, layout)], dim=2)
-    return _Tiled(tiles, bias, weight.shape[1])
+    return _Tiled(tiles, bias, None, weight.shape[1])
 
 
 def _split(values: Tensor, layout: Layout) -> Iterator[Tensor]:

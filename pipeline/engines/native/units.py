@@ -20,11 +20,12 @@ class Unit:
     layouts: dict[Precision, Layout]
 
 
-_FLOAT32: dict[Precision, Layout] = {"float32": Layout(torch.float32, planes=1, depth=4, together=1)}
+_SINGLES = Layout(torch.float32, planes=1, depth=4, together=1)
+_PAIRS = Layout(torch.bfloat16, planes=1, depth=8, together=2)
 _AMX = Unit(
     "amx",
     "amx",
-    ("amx", "bfloat16", "avx512"),
+    ("amx", "bfloat16", "plain", "avx512"),
     ("amx_tile", "amx_bf16", "avx512_bf16"),
     ("-march=sapphirerapids",),
     {
@@ -35,31 +36,43 @@ _AMX = Unit(
 _AVX512 = Unit(
     "avx512",
     "avx512",
-    ("avx512", "float32", "vectors"),
+    ("avx512", "float32", "plain", "vectors"),
     ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
     ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
-    _FLOAT32,
+    {"float32": _SINGLES},
 )
 _AVX512_BF16 = Unit(
     "avx512_bf16",
     "avx512",
-    ("avx512", "avx512_bf16", "bfloat16", "vectors"),
+    ("avx512", "avx512_bf16", "bfloat16", "plain", "vectors"),
     (*_AVX512.instructions, "avx512_bf16"),
     (*_AVX512.flags, "-mavx512bf16"),
-    {"bfloat16": Layout(torch.bfloat16, planes=1, depth=8, together=2)},
+    {"bfloat16": _PAIRS},
+)
+# What is not in 8 bits is in bfloat16 where the processor multiplies it.
+_AVX512_BF16_INT8 = Unit(
+    "avx512_bf16_int8",
+    "avx512",
+    ("avx512", "avx512_bf16", "bfloat16", "int8", "vectors"),
+    (*_AVX512_BF16.instructions, "avx512_vnni"),
+    (*_AVX512_BF16.flags, "-mavx512vnni"),
+    {"int8": _PAIRS._replace(quantises=True)},
+)
+_AVX512_INT8 = Unit(
+    "avx512_int8",
+    "avx512",
+    ("avx512", "float32", "int8", "vectors"),
+    (*_AVX512.instructions, "avx512_vnni"),
+    (*_AVX512.flags, "-mavx512vnni"),
+    {"int8": _SINGLES._replace(quantises=True)},
 )
 _AVX2 = Unit(
     "avx2",
     "avx2",
-    ("avx2", "float32", "vectors"),
+    ("avx2", "float32", "plain", "vectors"),
     ("avx2", "fma"),
     ("-mavx2", "-mfma"),
-    _FLOAT32,
+    {"float32": _SINGLES},
 )
-UNITS = {unit.name: unit for unit in (_AMX, _AVX512, _AVX512_BF16, _AVX2)}
-
-
-def find_unit(backend: str, precision: Precision) -> Unit | None:
-    """What a backend computes a precision with; None where it does not."""
-    units = (unit for unit in UNITS.values() if unit.backend == backend and precision in unit.layouts)
-    return next(units, None)
+# Of one backend and precision, the better one first.
+UNITS = {unit.name: unit for unit in (_AMX, _AVX512, _AVX512_BF16, _AVX512_BF16_INT8, _AVX512_INT8, _AVX2)}

@@ -2,44 +2,26 @@
 #pragma once
 #include <cmath>
 
-#include "clock.h"
 #include "functions.h"
-#include "model.h"
+#include "quantised.h"
 
 namespace vit {
 
-// Fetches some cache lines at every call, from `next` on.
-struct Fetch {
-  const Number*& next;
-  int lines;
-
-  void operator()() const {
-    for (int line = 0; line < lines; ++line, next += kLine) _mm_prefetch(next, _MM_HINT_T0);
-  }
-};
-
 // Calls finish(row, column, values) for 16 outputs of each of the panel's rows at a time, bias added.
-// The next strip's weights, which come from far where a model is larger than the caches, are fetched evenly:
-// half of them beside the products, half beside what follows.
 template <int planes, class Finish>
 inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Finish finish) {
   const During finishing(kFinishing);
+  if constexpr (kQuantises)
+    if (layer.scales) return apply_quantised<planes>(layer, rows, panel, finish);
   alignas(64) float sums[kMostRows * kLanes];
-  const int depth = layer.inputs / kDepth, strip = depth * planes * kTile, count = panel.rows;
-  const int each_step = planes * kTile / kLine / 2, each_row = (depth * each_step + count - 1) / count;
-  const Number *right = layer.tiles, *next = right + strip;
-  const Fetch beside_products{next, each_step}, beside_rows{next, each_row};
-  for (int column = 0; column < layer.outputs; column += kLanes, right += strip, next = right + strip) {
-    {
-      const During products(kProducts);
-      multiply<planes>(panel, rows, right, depth, sums, kLanes, beside_products);
-    }
-    const Lanes bias = load(layer.bias + column);
-    for (int row = 0; row < count; ++row) {
-      beside_rows();
-      finish(row, column, add(load(sums + row * kLanes), bias));
-    }
-  }
+  const int depth = layer.inputs / kDepth;
+  each_strip(static_cast<const Number*>(layer.tiles), planes * kTile, depth, layer.outputs, panel.rows,
+             [&](const Number* right, auto between) {
+               multiply<planes>(panel, rows, right, depth, sums, kLanes, between);
+             },
+             [&](int row, int column) {
+               finish(row, column, add(load(sums + row * kLanes), load(layer.bias + column)));
+             });
 }
 
 // (x - mean) / deviation of one row of `width`; calls use(column, values).

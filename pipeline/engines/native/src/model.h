@@ -10,11 +10,12 @@ namespace vit {
 
 extern "C" {
 
-// Weights as right tiles, strip by strip of 16 outputs, and a bias for each output of the strips.
+// Weights as right tiles, strip by strip of 16 outputs, and a bias for each output of the strips. `scales`, of
+// each output, are of weights in 8 bits, null where the tiles are of `Number`.
 struct Linear {
-  const Number* tiles;
-  const float* bias;
-  int32_t inputs, outputs;  // multiples of kDepth and of 16
+  const void* tiles;
+  const float *bias, *scales;
+  int32_t inputs, outputs;  // multiples of what a tile covers and of 16
 };
 
 // `widen` and `narrow` come in `Model::chunks` parts, each of some of the hidden values.

@@ -7,7 +7,6 @@ namespace vit {
 using Number = uint16_t;
 constexpr int kDepth = 32;              // inputs that a tile covers
 constexpr int kTile = kDepth * kLanes;  // elements of a tile of the right operand
-constexpr int kLine = 32;               // elements of a cache line
 constexpr int kMostPlanes = 2;          // numbers that a value is kept in
 
 }  // namespace vit

@@ -17,7 +17,7 @@ constexpr int kGroup = 6;  // rows at a time: 12 of 16 registers are sums
   if constexpr (rows > row) store(result + row * width, {low##row, high##row});
 
 // result (rows, 16) in rows of `width` floats = as many rows of the left operand times `depth` right tiles.
-template <int rows, class Between>
+template <int rows, class, class Between>
 [[gnu::noinline]] void multiply(const Number* left, size_t stride, const Number* right, int depth, float* result,
                                 size_t width, Between between) {
   __m256 value, low0, low1, low2, low3, low4, low5, high0, high1, high2, high3, high4, high5;

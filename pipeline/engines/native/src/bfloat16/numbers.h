@@ -30,6 +30,12 @@ inline void put(const Rows& rows, int row, int column, Lanes value) {
   });
 }
 
+// Of one plane.
+template <int planes>
+inline Lanes get(const Rows& rows, int row, int column) {
+  return to_float(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows.at(row, column))));
+}
+
 // 0 to 255 are exact in bfloat16.
 inline Number to_number(uint8_t pixel) {
   const float value = pixel;
@@ -39,9 +45,10 @@ inline Number to_number(uint8_t pixel) {
 }
 
 // Keys of a head of `steps` tiles are turned: a right tile has tokens as columns. 16 dimensions of one token,
-// beginning at `dimension`.
+// beginning at `dimension`; tiles of fewer lie end to end where there is one plane.
 template <int planes>
 inline void put_key(Number* keys, int steps, int token, int dimension, Lanes values) {
+  static_assert(planes == 1 || kDepth >= kLanes);
   const __m256i rows = _mm256_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112);
   const int tile = token / kLanes * steps + dimension / kDepth;
   Number* first = keys + size_t(tile) * planes * kTile + dimension % kDepth * kLanes + token % kLanes * 2;

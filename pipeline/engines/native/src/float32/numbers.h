@@ -12,6 +12,11 @@ inline void put(const Rows& rows, int row, int column, Lanes values) {
   store_unaligned(rows.at(row, column), values);
 }
 
+template <int planes>
+inline Lanes get(const Rows& rows, int row, int column) {
+  return load_unaligned(rows.at(row, column));
+}
+
 inline Number to_number(uint8_t pixel) { return pixel; }
 
 // Keys of a head, of `steps` times `kDepth` inputs, are turned: tokens are columns, 16 of them side by side.

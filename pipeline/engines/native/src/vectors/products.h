@@ -41,23 +41,33 @@ inline void each_panel(int first, int rows, int most, Use use) {
 }
 
 // The product of `count` rows, of at most `most`.
-template <int most, class Between>
-inline void multiply_group(int count, const Number* left, size_t stride, const Number* right, int depth, float* result,
+template <int most, class Product, class Between>
+inline void multiply_group(int count, const typename Product::Left* left, size_t stride,
+                           const typename Product::Right* right, int depth, typename Product::Result* result,
                            size_t width, Between between) {
-  if (count == most) multiply<most>(left, stride, right, depth, result, width, between);
-  else if constexpr (most > 1) multiply_group<most - 1>(count, left, stride, right, depth, result, width, between);
+  if (count == most) multiply<most, Product>(left, stride, right, depth, result, width, between);
+  else if constexpr (most > 1)
+    multiply_group<most - 1, Product>(count, left, stride, right, depth, result, width, between);
 }
 
-// The same for the rows of a panel, in groups of equal size, since a few rows wait for their own sums. Calls
-// between() after each of the `depth` steps of its first rows.
+// The same for any number of rows, in groups of equal size, since a few rows wait for their own sums. Calls
+// between() after each of the `depth` steps of the first rows.
+template <class Product, class Between>
+inline void multiply_rows(int rows, const typename Product::Left* left, size_t stride,
+                          const typename Product::Right* right, int depth, typename Product::Result* result,
+                          size_t width, Between between) {
+  const int each = equal_part(rows, kGroup);
+  multiply_group<kGroup, Product>(each, left, stride, right, depth, result, width, between);
+  for (int row = each; row < rows; row += each)
+    multiply_group<kGroup, Product>(std::min(each, rows - row), left + row * stride, stride, right, depth,
+                                    result + row * width, width, [] {});
+}
+
+// The same for the rows of a panel.
 template <int planes, class Between>
 inline void multiply(const Panel& panel, const Rows& a, const Number* right, int depth, float* result, size_t width,
                      Between between) {
-  const int each = equal_part(panel.rows, kGroup);
-  multiply_group<kGroup>(each, a.at(0), a.stride, right, depth, result, width, between);
-  for (int row = each; row < panel.rows; row += each)
-    multiply_group<kGroup>(std::min(each, panel.rows - row), a.at(row), a.stride, right, depth, result + row * width,
-                           width, [] {});
+  multiply_rows<Product>(panel.rows, a.at(0), a.stride, right, depth, result, width, between);
 }
 
 }  // namespace vit

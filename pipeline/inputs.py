@@ -1,0 +1,104 @@
+"""The images that a caller names: files, folders and zips of any layout, each with a way to its bytes."""
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pipeline.archive import Limits
+from pipeline.errors import PipelineError
+
+ENDINGS = (".jpg", ".jpeg", ".png")
+_EXPECTED = f"expected an image ({', '.join(ENDINGS)}), a folder of images or a .zip of them"
+
+
+class Input(NamedTuple):
+    """An image: its path, or `zip::member`, and what reads its bytes.
+
+    `read` raises ValueError or OSError with the reason. That of a zip works during the zip's turn.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def _name(path: Path) -> str:
+    """As text that every table can hold: a name may have bytes that are no UTF-8."""
+    return str(path).encode(errors="replace").decode()
+
+
+def _has_ending(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in ENDINGS
+
+
+def _is_shown_image(member: zipfile.ZipInfo) -> bool:
+    """Hidden is, among others, what macOS packs beside an image, under a name of the same ending."""
+    hidden = any(part.startswith(".") for part in member.filename.split("/"))
+    return not hidden and not member.is_dir() and _has_ending(member.filename)
+
+
+def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    most_bytes = Limits().member_bytes
+    if member.file_size > most_bytes:
+        raise ValueError(f"{member.file_size} bytes in the archive, more than the limit of {most_bytes}")
+    try:
+        return file.read(member)
+    # A RuntimeError tells that it is encrypted, an OSError that its bzip2 is damaged.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"cannot be read from the archive: {error}") from None
+
+
+def _list_zip(path: Path) -> Iterator[Input]:
+    """Sorted as the folder would be that it unpacks to; nothing is unpacked."""
+    try:
+        file = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise PipelineError(
+            f"{_name(path)}: not a readable zip ({error}); use a whole archive of images"
+        ) from None
+    with file:
+        members = [member for member in file.infolist() if _is_shown_image(member)]
+        for member in sorted(members, key=lambda member: member.filename.split("/")):
+            yield Input(f"{_name(path)}::{member.filename}", partial(_read_member, file, member))
+
+
+def _walk(folder: Path) -> Iterator[Input]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if not path.is_symlink():  # It may lead back to where it stands.
+                yield from _walk(path)
+        elif _has_ending(path.name):
+            yield Input(_name(path), path.read_bytes)
+
+
+def _find(path: Path) -> Iterator[Input]:
+    if path.is_dir():
+        return _walk(path)
+    if not path.exists():
+        raise PipelineError(f"{_name(path)}: not found; {_EXPECTED}")
+    if path.suffix.lower() == ".zip":
+        return _list_zip(path)
+    if not _has_ending(path.name):
+        raise PipelineError(f"{_name(path)}: no image that is known by its ending; {_EXPECTED}")
+    return iter([Input(_name(path), path.read_bytes)])
+
+
+def find_images(paths: Iterable[Path]) -> Iterator[Input]:
+    """In the order of the paths, those of a folder or zip sorted.
+
+    Hidden files and folders are passed over, and links to folders, all but those that are named themselves.
+    Raises PipelineError where a path is none of these, and where there is no image in any of them.
+    """
+    named = list(paths)
+    empty = True
+    for path in named:
+        for image in _find(path):
+            empty = False
+            yield image
+    if empty:
+        raise PipelineError(f"no images found in {', '.join(map(_name, named)) or 'no path'}; {_EXPECTED}")

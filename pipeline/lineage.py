@@ -1,0 +1,55 @@
+"""What was made from what, so that tables and costs of two data sets or two models are never mixed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.embeddings import read_set_fingerprint
+from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.tables import read_fingerprint
+
+# The keys of the deltas' fingerprint that metrics/environment.json has as well, beside the sizes.
+_SHARED = ("images_sha256", "weights_sha256", "precision")
+
+
+def shorten(key: str, value: Any) -> str:
+    """Of a digest as much as tells it from another."""
+    return str(value)[:12] if key.endswith("sha256") else str(value)
+
+
+def check_deltas(deltas: Path, low: Path) -> None:
+    """Refuse deltas that were made from other low embeddings than the folder holds."""
+    if read_fingerprint(deltas).get("low") != read_set_fingerprint(low, "low"):
+        raise PipelineError(f"{deltas}: made from other low embeddings than {low}; run delta again")
+
+
+def check_running(deltas: Path, environment: Mapping[str, Any]) -> None:
+    """Refuse deltas of other images, another model or other settings than a replay is about to run with."""
+    if differing := _find_difference(deltas, environment):
+        key, made, running = differing
+        raise PipelineError(
+            f"{deltas}: made with {key} {made}, this run has {running}; "
+            "run extract, delta and fit under the same settings"
+        )
+
+
+def check_replayed(deltas: Path, environment: Path) -> None:
+    """Refuse deltas of other images, another model or other settings than those whose replay is on disk."""
+    if differing := _find_difference(deltas, read_json(environment)):
+        key, made, replayed = differing
+        raise PipelineError(
+            f"{deltas}: made with {key} {made}, but {environment} says that the costs were measured with "
+            f"{replayed}; run adaptive-vit replay"
+        )
+
+
+def _find_difference(deltas: Path, environment: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first key that differs, with the value of the deltas and that of the environment."""
+    fingerprint, sizes_px = read_fingerprint(deltas), environment.get("sizes_px", {})
+    made = {key: fingerprint["low"].get(key) for key in _SHARED}
+    made |= {f"{role}_px": fingerprint[role]["size_px"] for role in ("low", "high")}
+    measured = {key: environment.get(key, "unknown") for key in _SHARED}
+    measured |= {f"{role}_px": sizes_px.get(role, "unknown") for role in ("low", "high")}
+    differing = [key for key, value in made.items() if measured[key] != value]
+    return next(((key, shorten(key, made[key]), shorten(key, measured[key])) for key in differing), None)
