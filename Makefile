@@ -1,4 +1,4 @@
-# `make` and python3 (3.11 or newer) are all that must be there; the rest goes into .venv.
+# `make`, git and python3 (3.11 or newer) are all that must be there; the rest goes into .venv.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -72,5 +72,5 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --upgrade --output-file requirements.lock
 
-clean:  ## remove .venv and caches; results and DVC's cache stay
+clean:  ## remove .venv and the tools' caches; results, .cache and DVC's cache stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

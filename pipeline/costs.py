@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
-from pipeline.lineage import shorten
 from pipeline.machine import name_processor
 from pipeline.thresholds import Costs
+from pipeline.wording import shorten
 
 
 def check_costs(

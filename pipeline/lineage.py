@@ -8,14 +8,10 @@ from pipeline.embeddings import read_set_fingerprint
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.tables import read_fingerprint
+from pipeline.wording import shorten
 
 # The keys of the deltas' fingerprint that metrics/environment.json has as well, beside the sizes.
 _SHARED = ("images_sha256", "weights_sha256", "precision")
-
-
-def shorten(key: str, value: Any) -> str:
-    """Of a digest as much as tells it from another."""
-    return str(value)[:12] if key.endswith("sha256") else str(value)
 
 
 def check_deltas(deltas: Path, low: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.files import read_json, write_json
 from pipeline.learned import NAME, Learned
 from pipeline.params.fit import OracleName
 from pipeline.proxies import Proxy, get_proxy
+from pipeline.wording import shorten
 
 FORMAT = 1
 # Finite stand-ins for the two ends, since JSON has no infinity: no score exceeds or falls below them.
@@ -104,12 +105,7 @@ def check_made_for(policy: Policy, running: Mapping[str, Any], path: Path | None
         fitted = policy.made_for.get(key)
         if fitted != value:
             raise PipelineError(
-                f"{path or 'the policy'}: fitted with {key} = {_shorten(key, fitted)}, this run has "
-                f"{_shorten(key, value)}; set {_PARAMETERS[key]} to what it was fitted with, or run extract, "
+                f"{path or 'the policy'}: fitted with {key} = {shorten(key, fitted)}, this run has "
+                f"{shorten(key, value)}; set {_PARAMETERS[key]} to what it was fitted with, or run extract, "
                 "delta and fit under the settings of this run"
             )
-
-
-def _shorten(key: str, value: Any) -> Any:
-    """Of a digest as much as tells it from another."""
-    return str(value)[:12] if key.endswith("sha256") else value

@@ -94,7 +94,7 @@ class Packed:
         step = max(layout.depth, _OUTPUTS)
         if shape.width % step or shape.width // shape.heads % step:
             raise PipelineError(
-                f"runtime.backend: this engine needs widths, of model and of a head, of a multiple of {step}; "
+                f"runtime.backend: it takes widths, of the model and of a head, of a multiple of {step}; "
                 f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
             )
         if layout.quantises and shape.width > _MOST_INPUTS:
