@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, shorten
 from pipeline.files import read_json
 from pipeline.machine import name_processor
 from pipeline.thresholds import Costs
-from pipeline.wording import shorten
 
 
 def check_costs(

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.embeddings import read_set_fingerprint
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, shorten
 from pipeline.files import read_json
 from pipeline.tables import read_fingerprint
-from pipeline.wording import shorten
 
 # The keys of the deltas' fingerprint that metrics/environment.json has as well, beside the sizes.
 _SHARED = ("images_sha256", "weights_sha256", "precision")

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, shorten
 from pipeline.files import read_json, write_json
 from pipeline.learned import NAME, Learned
 from pipeline.params.fit import OracleName
 from pipeline.proxies import Proxy, get_proxy
-from pipeline.wording import shorten
 
 FORMAT = 1
 # Finite stand-ins for the two ends, since JSON has no infinity: no score exceeds or falls below them.

@@ -15,11 +15,6 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def shorten(key: str, value: Any) -> str:
-    """The value of a key; of a digest as much as tells it from another."""
-    return str(value)[:12] if key.endswith("sha256") else str(value)
-
-
 def words(name: str) -> str:
     return name.replace("_", " ")
 
