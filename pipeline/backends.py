@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.params.runtime import Backend, Precision
 
 NATIVE = ("amx", "avx512", "avx2")
-# Fastest first, as `make bench` finds them; a fixed order, so that all stages of a run choose alike.
+# As a rule the fastest first; a fixed order, so that all stages of a run choose alike.
 PREFERENCE = {
     "cuda": ("cudagraph", "compile", "eager"),
     "cpu": (*NATIVE, "openvino", "compile", "eager"),

@@ -15,7 +15,7 @@ from scipy.stats import binomtest, chi2_contingency, fisher_exact, ks_2samp, kst
 
 from pipeline.certify import describe_promise
 from pipeline.embeddings import CONDITIONS
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, shorten
 from pipeline.policy import escalate
 
 Floats = NDArray[np.float64]
@@ -85,7 +85,8 @@ def check_conditions(made: Mapping[str, Any], made_for: Mapping[str, Any], where
     for key, value in found.items():
         if made_for.get(key) != value:
             raise PipelineError(
-                f"{where}: made with {key} = {value}, the policy is for {made_for.get(key)}; "
+                f"{where}: made with {key} = {shorten(key, value)}, "
+                f"the policy is for {shorten(key, made_for.get(key))}; "
                 "run extract low on these images under the policy's settings"
             )
 

@@ -8,6 +8,13 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional
 
+from pipeline.errors import PipelineError
+
+try:
+    import simplejpeg
+except ImportError:  # Machines for the GPU come with torch and little else; the pixels are the same without.
+    simplejpeg = None
+
 
 def _short_reason(error: RuntimeError) -> str:
     """torchvision's message without the place in its C++ source."""
@@ -30,8 +37,23 @@ def decode_rgb(jpeg: bytes) -> Tensor:
     """
     if not jpeg:
         raise ValueError("empty file")
+    pixels = _decode_sound_jpeg(jpeg)
+    return _decode_other(jpeg) if pixels is None else pixels
+
+
+def _decode_sound_jpeg(jpeg: bytes) -> Tensor | None:
+    """torchvision's own pixels in half its time; None for another format or colour space, or damage."""
+    if simplejpeg is None:
+        return None
     try:
-        encoded = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        return torch.from_numpy(simplejpeg.decode_jpeg(jpeg)).permute(2, 0, 1)
+    except ValueError:
+        return None
+
+
+def _decode_other(content: bytes) -> Tensor:
+    try:
+        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         pixels: Tensor = decode_image(encoded, mode=ImageReadMode.RGB)
     except RuntimeError as error:
         raise ValueError(_short_reason(error)) from None
@@ -54,6 +76,14 @@ def resize(images: Tensor, size_px: int) -> Tensor:
 def decode_canvas(jpeg: bytes, size_px: int) -> Tensor:
     """(3, size_px, size_px) uint8: decoded, the centre square cut out, then resized. Raises as decode_rgb."""
     return resize(_crop_square(decode_rgb(jpeg)), size_px)
+
+
+def decode_stored(image_id: str, jpeg: bytes, canvas_px: int) -> Tensor:
+    """decode_canvas of a row of the images table, whose images were whole when they were put there."""
+    try:
+        return decode_canvas(jpeg, canvas_px)
+    except ValueError as error:
+        raise PipelineError(f"{image_id}: cannot be decoded ({error}); run prepare again") from None
 
 
 def digest_content(pixels: Tensor) -> bytes:

@@ -20,8 +20,7 @@ from torch import Tensor
 from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.cascade import Bench, Cascade
 from pipeline.engines.base import Engine, halvings
-from pipeline.errors import PipelineError
-from pipeline.images import decode_canvas
+from pipeline.images import decode_stored
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
@@ -68,15 +67,8 @@ def read_sample(images: Path, canvas_px: int, at_most: int | None) -> Sample:
             if split == "evaluation" and (chosen is None or image_id in chosen):
                 ids.append(image_id)
                 wnids.append(wnid)
-                canvases.append(_decode(image_id, jpeg, canvas_px))
+                canvases.append(decode_stored(image_id, jpeg, canvas_px))
     return Sample(ids, wnids, torch.stack(canvases))
-
-
-def _decode(image_id: str, jpeg: bytes, canvas_px: int) -> Tensor:
-    try:
-        return decode_canvas(jpeg, canvas_px)
-    except ValueError as error:
-        raise PipelineError(f"{image_id}: cannot be decoded ({error}); run prepare again") from None
 
 
 def _draw(images: Path, at_most: int | None) -> set[str] | None:

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.errors import PipelineError
-from pipeline.images import decode_canvas
+from pipeline.images import decode_stored
 from pipeline.tables import iter_batches
 from pipeline.tally import Tally
 
@@ -33,13 +32,6 @@ def _iter_rows(images: Path) -> Iterator[tuple[str, bytes]]:
         yield from zip(batch["image_id"].to_pylist(), batch["jpeg"].to_pylist(), strict=True)
 
 
-def _decode(image_id: str, jpeg: bytes, canvas_px: int) -> Tensor:
-    try:
-        return decode_canvas(jpeg, canvas_px)
-    except (RuntimeError, ValueError) as error:
-        raise PipelineError(f"{image_id}: cannot be decoded ({error}); run prepare again") from None
-
-
 def read_batches(
     images: Path, skip: set[int], canvas_px: int, batch_size: int, shard_images: int, tally: Tally
 ) -> Iterator[Batch]:
@@ -58,7 +50,7 @@ def read_batches(
             # Not torch.stack, which wakes threads that then keep the engine's from their cores.
             canvases = torch.empty(len(pairs), 3, canvas_px, canvas_px, dtype=torch.uint8)
             for row, (image_id, jpeg) in enumerate(pairs):
-                canvases[row] = _decode(image_id, jpeg, canvas_px)
+                canvases[row] = decode_stored(image_id, jpeg, canvas_px)
             tally.reader_s += time.perf_counter() - started_s
             yield Batch(shard, [image_id for image_id, _ in pairs], canvases)
         if empty:

@@ -188,7 +188,7 @@ def test_a_failing_reader_stops_the_run_and_leaves_whole_shards_only(images, tmp
             raise ValueError("broken")
         return decode_canvas(data, size_px)
 
-    monkeypatch.setattr("pipeline.reader.decode_canvas", decode)
+    monkeypatch.setattr("pipeline.images.decode_canvas", decode)
     with pytest.raises(PipelineError, match=r"val/val_006.JPEG: cannot be decoded \(broken\)"):
         run(images, tmp_path / "set", batch_size=2)
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["part-00000.parquet"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline import images
 from pipeline.images import decode_canvas, decode_rgb, resize
 from tests.archives import jpeg
 
@@ -42,6 +43,28 @@ def test_cmyk_gives_the_colours_that_pillow_gives() -> None:
 def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
     levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     assert decode_rgb(encode(levels, "PNG"))[0].tolist() == [[0, 1, 128, 255]]
+
+
+def sampled(subsampling: str) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG", subsampling=subsampling, progressive=subsampling == "4:2:2")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(sampled(kind) for kind in ("4:4:4", "4:2:2", "4:2:0")),
+        jpeg(1, "L"),
+        sampled("4:2:0")[:-90] + jpeg(2)[-2:],  # Of which torchvision makes what it can.
+    ],
+    ids=["full", "half", "quarter", "grey", "damaged"],
+)
+def test_the_fast_decoder_gives_the_pixels_that_torchvision_gives(monkeypatch, content: bytes) -> None:
+    found = decode_rgb(content)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert torch.equal(found, decode_rgb(content))
 
 
 @pytest.mark.parametrize(
