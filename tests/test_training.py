@@ -282,18 +282,23 @@ def test_every_size_has_a_position_embedding_of_its_own_and_other_sizes_get_the_
     assert TracedViT(Weights(STATIC, state, None, ""), 40)(resize(pixels(), 40)).logits.shape == (6, 200)
 
 
-def test_the_largest_size_is_left_out_at_first_and_learns_from_the_others(data, tmp_path):
-    params = train_params(small_until=1.0, warmup=0.0)
+def test_sizes_join_one_after_the_other_and_learn_from_those_before(data, tmp_path):
+    params = train_params(smallest_until=0.3, small_until=0.6, warmup=0.0)
     run, trainer = start(data, params)
     seen = []
     run.model.vit.blocks.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
     before = run.model.position(64).detach().clone()
-    trainer.take_step(run)
-    assert seen == [65, 145]
-    assert not torch.equal(before, run.model.position(64))
-    run.progress = 1.0
-    trainer.take_step(run)
-    assert sorted(seen[2:]) == [65, 145, 257]
+    for progress, tokens in ((0.1, [65]), (0.3, [65, 145]), (0.6, [65, 145, 257])):
+        run.progress = progress
+        trainer.take_step(run)
+        assert sorted(seen) == tokens
+        seen.clear()
+        assert not torch.equal(before, run.model.position(64))
+
+
+def test_a_size_that_would_leave_again_is_refused():
+    with pytest.raises(ValueError, match=r"smallest_until \(0.5\) is more than small_until \(0.2\)"):
+        train_params(smallest_until=0.5, small_until=0.2)
 
 
 def test_both_losses_start_at_the_one_of_chance():
@@ -463,7 +468,7 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     arguments = ["--archive", str(archive), *(f"--set={item}" for item in small)]
     first = CliRunner().invoke(main, arguments)
     assert first.exit_code == 0, first.output
-    assert "train: short recipe, batch_size 4, small_until 0.6, distillation 0.0," in first.output
+    assert "train: short recipe, batch_size 4, smallest_until 0.6, small_until 0.7," in first.output
     found = json.loads(Path("metrics/train.json").read_text())
     assert set(found["validation"]) == set(found["heads"]["holdout"]) == {"low", "high"}
     assert set(found["differences"]) == {"high_less_low"}
@@ -501,8 +506,9 @@ def test_a_captured_step_has_the_loss_and_the_gradients_of_one_run_plainly(data)
         batch = captured._draw_batch(step)
         runs[0].progress = progress
         found = captured._descend(batch, runs[0])
+        sizes_px = captured._taking_part(runs[0])
         expected = backward(
-            lambda b, sizes=bool(progress): captured._compute_loss(b, runs[1], sizes), batch, runs[1].model
+            lambda b, now=sizes_px: captured._compute_loss(b, runs[1], now), batch, runs[1].model
         )
         torch.testing.assert_close(found, expected)
         for (name, mine), other in zip(

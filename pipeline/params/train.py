@@ -13,6 +13,7 @@ class RecipeParams(Section):
     """What a run of a hundred epochs and one of a few do unlike."""
 
     batch_size: Annotated[int, Field(ge=2, le=65536)]
+    smallest_until: Share
     small_until: Share
     distillation: Annotated[float, Field(ge=0, le=100)]
     three_augment: Share
@@ -22,6 +23,15 @@ class RecipeParams(Section):
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     average: Annotated[float, Field(ge=0, lt=1)]
     head_decay: Annotated[float, Field(ge=0)] | None
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.smallest_until > self.small_until:
+            raise ValueError(
+                f"smallest_until ({self.smallest_until}) is more than small_until ({self.small_until}); "
+                "the largest size joins last: expected the same or less"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mixed_in_one_way(self) -> Self:

@@ -13,7 +13,8 @@ from pipeline.training.start import Start
 from pipeline.training.state import Run
 
 # A run goes on under another budget, and heads come after it; under any other setting it would be another.
-_BUDGET = {"max_minutes", "steps", "small_until", "evaluations", "checkpoint_minutes", "head_decay"}
+_SCHEDULE = {"max_minutes", "steps", "smallest_until", "small_until", "evaluations", "checkpoint_minutes"}
+_BUDGET = _SCHEDULE | {"head_decay"}
 
 
 def name_run(

@@ -41,8 +41,8 @@ class Trainer:
     data: TrainingData
     params: TrainParams
     device: torch.device
-    # That of the present phase, by whether the largest size takes part.
-    captured: dict[bool, CapturedLoss] = field(default_factory=dict)
+    # That of the present phase, by the sizes that take part.
+    captured: dict[tuple[int, ...], CapturedLoss] = field(default_factory=dict)
 
     def take_step(self, run: Run) -> Tensor:
         """One batch forward and back; returns the loss, on a GPU still under way."""
@@ -62,25 +62,29 @@ class Trainer:
 
     def _descend(self, batch: Mixed, run: Run) -> Tensor:
         """The loss; the model's gradients become its own."""
-        all_sizes = run.progress >= self.params.small_until
+        sizes_px = self._taking_part(run)
 
         def compute(batch: Mixed) -> Tensor:
             precise = self.params.precision == "float32"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=not precise):
-                return self._compute_loss(batch, run, all_sizes)
+                return self._compute_loss(batch, run, sizes_px)
 
         if self.device.type != "cuda":
             return backward(compute, batch, run.model)
-        if all_sizes not in self.captured:
+        if sizes_px not in self.captured:
             self.captured.clear()
-            self.captured[all_sizes] = CapturedLoss(compute, batch, run.model)
-        return self.captured[all_sizes](batch)
+            self.captured[sizes_px] = CapturedLoss(compute, batch, run.model)
+        return self.captured[sizes_px](batch)
 
-    def _compute_loss(self, batch: Mixed, run: Run, all_sizes: bool) -> Tensor:
+    def _taking_part(self, run: Run) -> tuple[int, ...]:
+        """The image sizes of the present step: progressive resizing."""
         sizes_px = run.model.sizes_px
-        if not all_sizes:
-            return compute_shared_loss(run.model, batch, sizes_px[:-1], self.params)
-        if not self.params.distillation:
+        if run.progress < self.params.smallest_until:
+            return sizes_px[:1]
+        return sizes_px[:-1] if run.progress < self.params.small_until else sizes_px
+
+    def _compute_loss(self, batch: Mixed, run: Run, sizes_px: tuple[int, ...]) -> Tensor:
+        if sizes_px != run.model.sizes_px or not self.params.distillation:
             return compute_shared_loss(run.model, batch, sizes_px, self.params)
         return compute_joint_loss(run.model, run.averaged, batch, sizes_px, self.params)
 
