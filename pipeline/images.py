@@ -42,7 +42,7 @@ def decode_rgb(jpeg: bytes) -> Tensor:
 
 
 def _decode_sound_jpeg(jpeg: bytes) -> Tensor | None:
-    """torchvision's own pixels in half its time; None for another format or colour space, or damage."""
+    """torchvision's pixels in two thirds of its time; None for another format or colour space, or damage."""
     if simplejpeg is None:
         return None
     try:
