@@ -42,7 +42,7 @@ def decode_rgb(jpeg: bytes) -> Tensor:
 
 
 def _decode_sound_jpeg(jpeg: bytes) -> Tensor | None:
-    """torchvision's pixels in two thirds of its time; None for another format or colour space, or damage."""
+    """torchvision's pixels, in less time; None for another format or colour space, or damage."""
     if simplejpeg is None:
         return None
     try:
@@ -82,7 +82,7 @@ def decode_stored(image_id: str, jpeg: bytes, canvas_px: int) -> Tensor:
     """decode_canvas of a row of the images table, whose images were whole when they were put there."""
     try:
         return decode_canvas(jpeg, canvas_px)
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:
         raise PipelineError(f"{image_id}: cannot be decoded ({error}); run prepare again") from None
 
 

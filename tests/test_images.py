@@ -53,15 +53,16 @@ def sampled(subsampling: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "sound"),
     [
-        *(sampled(kind) for kind in ("4:4:4", "4:2:2", "4:2:0")),
-        jpeg(1, "L"),
-        sampled("4:2:0")[:-90] + jpeg(2)[-2:],  # Of which torchvision makes what it can.
+        *((sampled(kind), True) for kind in ("4:4:4", "4:2:2", "4:2:0")),
+        (jpeg(1, "L"), True),
+        (sampled("4:2:0")[:-90] + jpeg(2)[-2:], False),  # Of which torchvision makes what it can.
     ],
     ids=["full", "half", "quarter", "grey", "damaged"],
 )
-def test_the_fast_decoder_gives_the_pixels_that_torchvision_gives(monkeypatch, content: bytes) -> None:
+def test_the_fast_decoder_gives_the_pixels_that_torchvision_gives(monkeypatch, content, sound) -> None:
+    assert (images._decode_sound_jpeg(content) is not None) == sound
     found = decode_rgb(content)
     monkeypatch.setattr(images, "simplejpeg", None)
     assert torch.equal(found, decode_rgb(content))

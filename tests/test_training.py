@@ -287,13 +287,22 @@ def test_sizes_join_one_after_the_other_and_learn_from_those_before(data, tmp_pa
     run, trainer = start(data, params)
     seen = []
     run.model.vit.blocks.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
-    before = run.model.position(64).detach().clone()
     for progress, tokens in ((0.1, [65]), (0.3, [65, 145]), (0.6, [65, 145, 257])):
-        run.progress = progress
+        before, run.progress = run.model.position(64).detach().clone(), progress
         trainer.take_step(run)
         assert sorted(seen) == tokens
         seen.clear()
         assert not torch.equal(before, run.model.position(64))
+
+
+def test_what_the_card_says_of_the_short_recipe_is_what_its_run_wrote():
+    found = json.loads((ROOT / "models/short_recipe.json").read_text())
+    low, mid, high = (
+        f"{100 * found['validation'][role]['accuracy']:.1f} %" for role in ("low", "mid", "high")
+    )
+    told = f"{low} at 32 px, {mid} at 48 px and {high} at 64 px on the validation images, after "
+    told += f"{found['run']['epochs']:.1f} epochs"
+    assert told in " ".join((ROOT / "models/README.md").read_text().split())
 
 
 def test_a_size_that_would_leave_again_is_refused():
