@@ -113,7 +113,7 @@ def runnable_precisions() -> list[Precision]:
 
 
 def name_device(machine: Mapping[str, Any], runtime: Runtime) -> str:
-    """For files: the GPU, or the processor with its engine, since unlike ones may have one name."""
+    """For files: the GPU, or the processor with its engine."""
     gpu = machine["gpu"].split(",")[0]  # Without the driver's version.
     name = gpu or f"{machine['processor']} {runtime.backend}"
     return "-".join(re.findall(r"[a-z0-9]+", name.lower()))

@@ -16,8 +16,12 @@ def processor_vendor() -> str:
 
 
 def processor_model() -> str:
-    """Its name, which unlike processors may share; empty where the system does not tell it as Linux does."""
-    return _read_cpu_info("model name")
+    """Its name, with family and model, since generations may share a name: AMD EPYC, family 26 model 2.
+
+    Empty where the system does not tell them as Linux does.
+    """
+    name, family, model = (_read_cpu_info(key) for key in ("model name", "cpu family", "model"))
+    return f"{name}, family {family} model {model}" if family and model else name
 
 
 def _read_cpu_info(name: str) -> str:
@@ -25,4 +29,5 @@ def _read_cpu_info(name: str) -> str:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    return next((line for line in lines if line.startswith(name)), "").partition(":")[2].strip()
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in fields if key.strip() == name), "")
