@@ -49,10 +49,9 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 def fastest(precision: Precision) -> Runtime:
-    """What `runtime.backend: auto` would take."""
-    return resolve_runtime(
-        RuntimeParams(device="auto", backend="auto", precision=precision, batch_size=BATCH, threads=None)
-    )
+    """What `runtime.backend: auto` would take, for either model."""
+    params = RuntimeParams(device="auto", backend="auto", precision=precision, batch_size=BATCH, threads=None)
+    return resolve_runtime(params, ARCHITECTURES[EXTRACTED])
 
 
 def measure_extraction(

@@ -5,6 +5,7 @@ from typing import get_args
 
 import torch
 
+from pipeline.architecture import Architecture
 from pipeline.compiler import NEEDED, find_compiler
 from pipeline.errors import PipelineError
 from pipeline.params.runtime import Backend, Precision
@@ -19,18 +20,27 @@ BACKENDS = tuple(name for name in get_args(Backend) if name != "auto")
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16"}
 
 
-def choose_backend(wanted: str, device: torch.device, precision: Precision) -> str:
-    """`auto` to the fastest that can run here; raises PipelineError where a named one cannot."""
-    if wanted == "auto":
-        return next(name for name in PREFERENCE[device.type] if why_not(name, device, precision) is None)
-    reason = why_not(wanted, device, precision)
-    if reason is not None:
-        raise PipelineError(f"runtime.backend: {wanted} cannot run {precision} on {device}: {reason}")
-    return wanted
+def choose_backend(wanted: str, device: torch.device, precision: Precision, shape: Architecture) -> str:
+    """`auto` to the fastest that can run the network here; raises PipelineError where none can, or a named
+    one cannot."""
+    asked = PREFERENCE[device.type] if wanted == "auto" else (wanted,)
+    reasons: dict[str, str] = {}
+    for name in asked:
+        reason = why_not(name, device, precision, shape)
+        if reason is None:
+            return name
+        reasons[name] = reason
+    told = "; ".join(f"{name} cannot run {precision} on {device}: {why}" for name, why in reasons.items())
+    raise PipelineError(f"runtime.backend: {told}")
 
 
-def why_not(backend: str, device: torch.device, precision: Precision) -> str | None:
-    """What is missing for the backend, and what to do; None where it can run."""
+def why_not(
+    backend: str, device: torch.device, precision: Precision, shape: Architecture | None = None
+) -> str | None:
+    """What is missing for the backend, and what to do; None where it can run.
+
+    shape: the network that it is asked for; None asks for the machine alone.
+    """
     if precision == "int8" and backend not in NATIVE:
         return "it does not compute in 8 bits; use runtime.backend: avx512"
     if backend in (*NATIVE, "openvino") and device.type != "cpu":
@@ -38,7 +48,7 @@ def why_not(backend: str, device: torch.device, precision: Precision) -> str | N
     if backend in NATIVE:
         from pipeline.engines.native.library import why_not_native
 
-        return why_not_native(backend, precision)
+        return why_not_native(backend, precision, shape)
     if backend == "openvino":
         return _why_not_openvino(precision)
     if backend == "cudagraph" and device.type != "cuda":

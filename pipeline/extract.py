@@ -1,6 +1,6 @@
 """Extraction of one role: decode, forward and write overlap, and finished shards survive a kill.
 
-reader thread -> queue -> forward (calling thread) -> queue -> writer thread
+decoding threads -> reader thread -> queue -> forward (calling thread) -> queue -> writer thread
 Queues are short, so memory does not grow with the number of images.
 """
 
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.ahead import run_ahead
 from pipeline.engines.base import Answer, Engine, Spec, join
 from pipeline.engines.build import build_engine
 from pipeline.errors import PipelineError, is_out_of_memory
-from pipeline.reader import Batch, read_batches, run_ahead
+from pipeline.reader import Batch, read_batches
 from pipeline.tables import count_rows, read_fingerprint
 from pipeline.tally import Tally
 from pipeline.writer import ShardWriter

@@ -1,7 +1,6 @@
 """Facts of the machine and its installation that measured times depend on. Cheap: imports no torch."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 from pipeline.compiler import find_compiler
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
-from pipeline.processor import processor_flags, processor_model
+from pipeline.processor import count_cores, processor_flags, processor_model
 
 CODE = ("pipeline", "stages", "requirements.lock")
 PACKAGES = ("numpy", "openvino", "pyarrow", "simplejpeg", "timm", "torch", "torchvision")
@@ -30,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": processor_model() or platform.processor() or platform.machine(),
         "instructions": " ".join(sorted(INSTRUCTIONS & processor_flags())),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "gpu": _gpus(),
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.ahead import decode_ahead, run_ahead
 from pipeline.answers import NEEDS
 from pipeline.cascade import Bench, Cascade
 from pipeline.engines.base import Answer, Engine, Prediction
@@ -17,11 +19,12 @@ from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas
 from pipeline.inputs import Input
 from pipeline.policy import score
-from pipeline.reader import Batch, run_ahead
+from pipeline.reader import Batch
 from pipeline.replay import check_policy
 
 # The escalated images of a block share high batches; a block of one low batch would leave those nearly empty.
 _BLOCK_BATCHES = 4
+_FAULTS = (OSError, RuntimeError, ValueError)
 
 OnBroken = Callable[[str, str], object]
 
@@ -44,20 +47,17 @@ def _decode_all(
     images: Iterable[Input], canvas_px: int, on_broken: OnBroken | None
 ) -> Iterator[tuple[str, Tensor]]:
     decoded, broken, last = 0, 0, ""
-    for image in images:
-        try:
-            canvas = decode_canvas(image.read(), canvas_px)
-        except (OSError, RuntimeError, ValueError) as error:
-            last = f"{image.name}: broken image ({error})"
-            if on_broken is None:
-                raise PipelineError(
-                    f"{last}; replace it, or have broken images left out (--on-broken skip)"
-                ) from None
-            broken += 1
-            on_broken(image.name, str(error))
-        else:
+    decode = partial(decode_canvas, size_px=canvas_px)
+    for image, found in decode_ahead(images, lambda image: image.read(), decode, _FAULTS):
+        if isinstance(found, Tensor):
             decoded += 1
-            yield image.name, canvas
+            yield image.name, found
+            continue
+        last = f"{image.name}: broken image ({found})"
+        if on_broken is None:
+            raise PipelineError(f"{last}; replace it, or have broken images left out (--on-broken skip)")
+        broken += 1
+        on_broken(image.name, str(found))
     if broken and not decoded:
         raise PipelineError(f"all {broken} images are broken, expected JPEG or PNG; the last of them: {last}")
 
@@ -118,9 +118,9 @@ def build_cascade(bench: Bench, policy: Path) -> Cascade:
 
 
 def predict(cascade: Cascade, images: Iterable[Input], on_broken: OnBroken | None = None) -> Iterator[Row]:
-    """The rows in the order of the images, while a thread decodes a few blocks ahead.
+    """The rows in the order of the images, which threads decode a few blocks ahead.
 
-    on_broken: called, in that thread, with name and reason of each image that is left out. Without it a
+    on_broken: called, in another thread, with name and reason of each image that is left out. Without it a
     broken image raises PipelineError, as in any case do images that are all broken.
     """
     low = _Overheard(cascade.engines["low"])

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
+from pipeline.ahead import decode_ahead
 from pipeline.archive import Archive, LabelledImage
 from pipeline.errors import PipelineError
 from pipeline.images import decode_rgb, digest_content
@@ -35,32 +35,37 @@ class _Census:
     duplicates: dict[str, str] = field(default_factory=dict)
 
 
-def _is_grey(pixels: Tensor) -> bool:
-    return torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2])
+class _Look(NamedTuple):
+    digest: bytes
+    is_grey: bool
+
+
+def _look_at(content: bytes) -> _Look:
+    pixels = decode_rgb(content)
+    grey = torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2])
+    return _Look(digest_content(pixels), grey)
 
 
 def _take_census(archive: Archive, stop_on_broken: bool, advance: Callable[[int], object]) -> _Census:
     """Decode every labelled image once; of the pixels only a digest is kept."""
     census = _Census()
     first_with: dict[bytes, str] = {}
-    for image in archive.labelled:
+    for image, look in decode_ahead(archive.labelled, lambda image: archive.read(image.member), _look_at):
         advance(1)
-        try:
-            pixels = decode_rgb(archive.read(image.member))
-        except ValueError as error:
+        if isinstance(look, Exception):
             if stop_on_broken:
                 raise PipelineError(
-                    f"{archive.path}: {image.member}: broken image ({error}); "
+                    f"{archive.path}: {image.member}: broken image ({look}); "
                     "replace it, or set data.on_broken: skip to leave broken images out"
-                ) from None
-            census.broken[image.image_id] = str(error)
+                )
+            census.broken[image.image_id] = str(look)
             continue
-        kept = first_with.setdefault(digest_content(pixels), image.image_id)
+        kept = first_with.setdefault(look.digest, image.image_id)
         if kept != image.image_id:
             census.duplicates[image.image_id] = kept
             continue
         census.usable[image.image_id] = image
-        if _is_grey(pixels):
+        if look.is_grey:
             census.grey.add(image.image_id)
     return census
 

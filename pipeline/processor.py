@@ -1,5 +1,6 @@
 """What Linux tells of the processor. Cheap: imports no torch."""
 
+import os
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -22,6 +23,11 @@ def processor_model() -> str:
     """
     name, family, model = (_read_cpu_info(key) for key in ("model name", "cpu family", "model"))
     return f"{name}, family {family} model {model}" if family and model else name
+
+
+def count_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_cpu_info(name: str) -> str:

@@ -1,21 +1,21 @@
-"""The reading side of an extraction: images table to decoded batches, in a thread a few batches ahead."""
+"""The reading side of an extraction: images table to decoded batches; several threads decode."""
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
-from queue import Queue
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pipeline.ahead import map_ahead
 from pipeline.images import decode_stored
+from pipeline.processor import count_cores
 from pipeline.tables import iter_batches
 from pipeline.tally import Tally
 
-_QUEUED_BATCHES = 4
 _READ_ROWS = 256
 
 
@@ -27,59 +27,42 @@ class Batch(NamedTuple):
     canvases: Tensor
 
 
-def _iter_rows(images: Path) -> Iterator[tuple[str, bytes]]:
-    for batch in iter_batches(images, ["image_id", "jpeg"], _READ_ROWS):
-        yield from zip(batch["image_id"].to_pylist(), batch["jpeg"].to_pylist(), strict=True)
+class _Encoded(NamedTuple):
+    shard: int
+    image_id: str
+    jpeg: bytes
+
+
+class _Decoded(NamedTuple):
+    shard: int
+    image_id: str
+    canvas: Tensor
+    seconds: float
 
 
 def read_batches(
     images: Path, skip: set[int], canvas_px: int, batch_size: int, shard_images: int, tally: Tally
 ) -> Iterator[Batch]:
     """Decode the images of every shard not in `skip`, in batches that never cross a shard's end."""
-    rows = _iter_rows(images)
-    for shard in itertools.count():
-        chunk = itertools.islice(rows, shard_images)
-        if shard in skip:
-            if sum(1 for _ in chunk) < shard_images:
-                return
-            continue
-        empty = True
-        while pairs := list(itertools.islice(chunk, batch_size)):
-            empty = False
-            started_s = time.perf_counter()
+
+    def decode(row: _Encoded) -> _Decoded:
+        started_s = time.perf_counter()
+        canvas = decode_stored(row.image_id, row.jpeg, canvas_px)
+        return _Decoded(row.shard, row.image_id, canvas, time.perf_counter() - started_s)
+
+    wanted = (row for row in _read_rows(images, shard_images) if row.shard not in skip)
+    for shard, rows in itertools.groupby(map_ahead(decode, wanted), attrgetter("shard")):
+        while decoded := list(itertools.islice(rows, batch_size)):
             # Not torch.stack, which wakes threads that then keep the engine's from their cores.
-            canvases = torch.empty(len(pairs), 3, canvas_px, canvas_px, dtype=torch.uint8)
-            for row, (image_id, jpeg) in enumerate(pairs):
-                canvases[row] = decode_stored(image_id, jpeg, canvas_px)
-            tally.reader_s += time.perf_counter() - started_s
-            yield Batch(shard, [image_id for image_id, _ in pairs], canvases)
-        if empty:
-            return
+            canvases = torch.empty(len(decoded), 3, canvas_px, canvas_px, dtype=torch.uint8)
+            for row, image in enumerate(decoded):
+                canvases[row] = image.canvas
+            tally.reader_s += sum(image.seconds for image in decoded) / count_cores()
+            yield Batch(shard, [image.image_id for image in decoded], canvases)
 
 
-def run_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Run the reader in a thread of its own, a few batches ahead; its error surfaces here."""
-    queue: Queue[Batch | BaseException | None] = Queue(_QUEUED_BATCHES)
-    stop = threading.Event()
-
-    def fill() -> None:
-        try:
-            for batch in batches:
-                if stop.is_set():
-                    return
-                queue.put(batch)
-            queue.put(None)
-        except BaseException as error:
-            queue.put(error)
-
-    thread = threading.Thread(target=fill, name="reader", daemon=True)
-    thread.start()
-    try:
-        while (item := queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        while not queue.empty():  # The thread may wait for room; let it see that it should stop.
-            queue.get_nowait()
+def _read_rows(images: Path, shard_images: int) -> Iterator[_Encoded]:
+    number = itertools.count()
+    for batch in iter_batches(images, ["image_id", "jpeg"], _READ_ROWS):
+        for image_id, jpeg in zip(batch["image_id"].to_pylist(), batch["jpeg"].to_pylist(), strict=True):
+            yield _Encoded(next(number) // shard_images, image_id, jpeg)

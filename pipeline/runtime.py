@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.architecture import Architecture
 from pipeline.backends import choose_backend
 from pipeline.errors import PipelineError
 from pipeline.malloc import keep_freed_memory
@@ -23,10 +24,13 @@ class Runtime:
     threads: int
 
 
-def resolve_runtime(params: RuntimeParams) -> Runtime:
-    """Choose device and backend, and prepare the process; raises PipelineError where they cannot be had."""
+def resolve_runtime(params: RuntimeParams, shape: Architecture) -> Runtime:
+    """Choose device and backend for a network, and prepare the process.
+
+    Raises PipelineError where they cannot be had.
+    """
     device = _device(params.device)
-    backend = choose_backend(params.backend, device, params.precision)
+    backend = choose_backend(params.backend, device, params.precision, shape)
     runtime = Runtime(device, backend, params.precision, params.threads or torch.get_num_threads())
     prepare_process(runtime)
     return runtime

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Tally:
-    """Seconds at work of reader, forward and writer; `images` counts those of this run only."""
+    """Seconds at work of reader, forward and writer; `images` counts those of this run only.
+
+    The reader's are those of its threads together, over their number.
+    """
 
     images: int = 0
     resumed_images: int = 0

@@ -27,15 +27,15 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...]) -> None:
     """List the engines of this machine with their median latency per role, and what the others lack."""
     sizes = params.section("resolutions", ResolutionParams).by_role()
     within = params.section("replay", ReplayParams).stable_within
-    chosen = resolve_runtime(params.section("runtime", RuntimeParams))
     weights = load_weights(params.section("model", ModelParams), sizes["high"])
+    chosen = resolve_runtime(params.section("runtime", RuntimeParams), weights.architecture)
     columns = "".join(f"{f'{role} ms':>10}" for role in sizes)
     click.echo(f"{'engine':<10}{'precision':<10}{columns}   on {chosen.device}, {chosen.threads} threads")
     for backend in (name for name in BACKENDS if name not in skip):
         for precision in PRECISIONS:
             runtime = replace(chosen, backend=backend, precision=precision)
             mark = "   <- runtime" if runtime == chosen else ""
-            reason = why_not(backend, chosen.device, precision)
+            reason = why_not(backend, chosen.device, precision, weights.architecture)
             shown = (
                 f"   not available: {reason}" if reason else _measure(weights, sizes, runtime, runs, within)
             )

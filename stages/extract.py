@@ -41,8 +41,8 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
     runtime_params = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
     options = params.section("extract", ExtractParams)
-    runtime = resolve_runtime(runtime_params)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
+    runtime = resolve_runtime(runtime_params, weights.architecture)
     fingerprint = _fingerprint(role, getattr(sizes, role), sizes.high, weights, runtime, images)
     batch_size, shard_images = runtime_params.batch_size, options.shard_images
     scratch = SCRATCH / f"{role}-{_key(fingerprint, batch_size, shard_images)}"

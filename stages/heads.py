@@ -47,12 +47,12 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
-    runtime = resolve_runtime(runtime_params)
     if values.head_decay is None:
         raise PipelineError("train.head_decay: empty, which asks for no heads; set it, for example to 0.01")
     if model.weights == "random":
         raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
     weights = load_weights(model, sizes["high"])
+    runtime = resolve_runtime(runtime_params, weights.architecture)
     about = read_about(find_outside(model.weights))
     _check_held_out(about.get("recipe") or {}, values)
     show = partial(progress, unit="images")

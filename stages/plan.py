@@ -33,9 +33,9 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     settings = params.section("replay", ReplayParams)
     options = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
-    runtime = resolve_runtime(options)
-    found, machine = read_json(profile), describe_machine()
     weights = load_weights(params.section("model", ModelParams), sizes.high)
+    runtime = resolve_runtime(options, weights.architecture)
+    found, machine = read_json(profile), describe_machine()
     cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
     running = {
         "backend": runtime.backend,

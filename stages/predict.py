@@ -65,8 +65,8 @@ def main(
 def _bench(params: ParamsFile, policy: Path) -> Bench:
     options = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
-    runtime = resolve_runtime(options)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
+    runtime = resolve_runtime(options, weights.architecture)
     cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
     return Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size)
 

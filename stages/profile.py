@@ -27,8 +27,8 @@ def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
     sizes = params.section("resolutions", ResolutionParams)
     within = params.section("replay", ReplayParams).stable_within
     options = params.section("runtime", RuntimeParams)
-    runtime = resolve_runtime(options)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
+    runtime = resolve_runtime(options, weights.architecture)
     roles = sizes.by_role()
     costs = profile_roles(weights, roles, runtime, options.batch_size, runs, within)
     conditions = {

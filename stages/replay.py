@@ -71,8 +71,8 @@ def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     """The model under the run's settings, with a policy that was fitted under the same ones."""
     options = params.section("runtime", RuntimeParams)
     sizes = params.section("resolutions", ResolutionParams)
-    runtime = resolve_runtime(options)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
+    runtime = resolve_runtime(options, weights.architecture)
     bench = Bench(
         weights, sizes.by_role(), runtime, read_policy(policy), options.batch_size, settings.deadline_ms
     )

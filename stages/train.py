@@ -22,6 +22,7 @@ from pipeline.training.recipe import settle
 from pipeline.training.start import Start, read_start
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
+from pipeline.zoo import find_network
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress, show_share
 
@@ -43,7 +44,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
-    runtime = resolve_runtime(runtime_params)
+    runtime = resolve_runtime(runtime_params, find_network(model.name).architecture)
     values = settle(params.section("train", TrainParams), runtime.device, params.overridden)
     with open_archive(archive) as opened:
         start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])

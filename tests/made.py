@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from pipeline.architecture import ARCHITECTURES
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
 from pipeline.engines.eager import EagerEngine
@@ -21,10 +22,11 @@ from pipeline.tables import IMAGES, write_table
 from pipeline.vit import Weights
 
 RUNTIME_PARAMS = RuntimeParams(device="cpu", backend="eager", precision="float32", batch_size=4, threads=None)
+SHAPE = ARCHITECTURES["static_vit"]
 
 
 def runtime() -> Runtime:
-    return resolve_runtime(RUNTIME_PARAMS)
+    return resolve_runtime(RUNTIME_PARAMS, SHAPE)
 
 
 @cache
@@ -33,7 +35,8 @@ def weights() -> Weights:
 
 
 def spec(size_px: int, backend: str = "eager", precision: str = "float32") -> Spec:
-    runtime = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"backend": backend, "precision": precision}))
+    params = RUNTIME_PARAMS.model_copy(update={"backend": backend, "precision": precision})
+    runtime = resolve_runtime(params, SHAPE)
     return Spec(weights(), 64, size_px, runtime, cls_change)
 
 

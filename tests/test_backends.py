@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,24 +10,41 @@ from pipeline.backends import choose_backend, why_not
 from pipeline.engines.native import library
 from pipeline.errors import PipelineError
 from stages.engines import main
+from tests.made import SHAPE
 
 CPU = torch.device("cpu")
 
 
 def test_auto_takes_the_first_that_is_there(monkeypatch):
     there = {"amx", "avx512", "avx2"}
-    monkeypatch.setattr(library, "why_not_native", lambda name, _: None if name in there else "missing")
+    monkeypatch.setattr(library, "_why_no_library", lambda name: None if name in there else "missing")
     for fastest in ("amx", "avx512", "avx2"):
-        assert choose_backend("auto", CPU, "float32") == fastest
-        assert choose_backend("avx2", CPU, "float32") == "avx2"
+        assert choose_backend("auto", CPU, "float32", SHAPE) == fastest
+        assert choose_backend("avx2", CPU, "float32", SHAPE) == "avx2"
         there.remove(fastest)
-    assert choose_backend("auto", CPU, "float32") == "openvino"
+    assert choose_backend("auto", CPU, "float32", SHAPE) == "openvino"
     missing = {"openvino"}
     monkeypatch.setattr(
         backends.importlib.util, "find_spec", lambda name: None if name in missing else object()
     )
     monkeypatch.setattr(backends, "find_compiler", lambda: None)
-    assert choose_backend("auto", CPU, "float32") == "eager"
+    assert choose_backend("auto", CPU, "float32", SHAPE) == "eager"
+
+
+def test_auto_goes_on_to_one_that_takes_the_networks_widths(monkeypatch):
+    monkeypatch.setattr(library, "_why_no_library", lambda _name: None)
+    assert choose_backend("auto", CPU, "float32", replace(SHAPE, width=48, heads=1)) == "avx512"
+    odd = replace(SHAPE, width=144, heads=2)
+    assert choose_backend("auto", CPU, "float32", odd) == "openvino"
+    with pytest.raises(PipelineError, match="avx2 cannot run .* static_vit has 144 and 72: use openvino"):
+        choose_backend("avx2", CPU, "float32", odd)
+
+
+def test_where_none_can_run_auto_says_why_of_each(monkeypatch):
+    monkeypatch.setattr(library, "_why_no_library", lambda _name: None)
+    wide = replace(SHAPE, width=1280, heads=16)
+    with pytest.raises(PipelineError, match="avx512 cannot run int8 .* at most.*; eager cannot run int8"):
+        choose_backend("auto", CPU, "int8", wide)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +58,7 @@ def test_auto_takes_the_first_that_is_there(monkeypatch):
 )
 def test_a_backend_that_cannot_run_is_an_error_that_says_what_to_do(backend, device, message):
     with pytest.raises(PipelineError, match=message):
-        choose_backend(backend, torch.device(device), "float32")
+        choose_backend(backend, torch.device(device), "float32", SHAPE)
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -495,9 +495,8 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
 def test_the_shipped_weights_are_as_good_as_the_committed_figure():
     committed = json.loads((ROOT / "metrics/train.json").read_text())["validation"]["low"]["accuracy"]
     shipped = load_weights(ModelParams(name="static_vit_local", weights=str(SHIPPED), seed=0), 64)
-    runtime = resolve_runtime(
-        RuntimeParams(device="cpu", backend="auto", precision="float32", batch_size=64, threads=None)
-    )
+    params = RuntimeParams(device="cpu", backend="auto", precision="float32", batch_size=64, threads=None)
+    runtime = resolve_runtime(params, shipped.architecture)
     with open_archive(REAL) as opened:
         found = score_validation(find_right(opened, shipped, 64, {"low": 32}, runtime, 64, lambda _: None))
     # Another engine than the one it was measured with rounds sums otherwise: some images may change.

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pipeline.ahead import decode_ahead
 from pipeline.archive import Archive, LabelledImage
 from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas, digest_content
@@ -73,14 +75,12 @@ def load_training(
 def _decode(
     archive: Archive, images: Iterable[LabelledImage], canvas_px: int, advance: Callable[[int], object]
 ) -> Iterable[tuple[LabelledImage, Tensor]]:
-    for image in images:
+    decode = partial(decode_canvas, size_px=canvas_px)
+    for image, found in decode_ahead(images, lambda image: archive.read(image.member), decode):
         advance(1)
-        try:
-            yield image, decode_canvas(archive.read(image.member), canvas_px)
-        except ValueError as error:
-            raise PipelineError(
-                f"{archive.path}: {image.member}: broken image ({error}); replace it"
-            ) from None
+        if isinstance(found, Exception):
+            raise PipelineError(f"{archive.path}: {image.member}: broken image ({found}); replace it")
+        yield image, found
 
 
 def _hold_out(archive: Archive, images: list[LabelledImage], per_class: int, seed: int) -> set[str]:

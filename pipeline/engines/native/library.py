@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from pipeline.architecture import Architecture
 from pipeline.compiler import NEEDED, find_compiler
-from pipeline.engines.native.pack import Model, Outputs
+from pipeline.engines.native.pack import Model, Outputs, why_unfit
 from pipeline.engines.native.units import UNITS, Unit
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
@@ -21,13 +22,16 @@ _FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
 _CLOCK = "-DVIT_CLOCK"
 
 
-def why_not_native(backend: str, precision: Precision) -> str | None:
-    """What this machine lacks for it, and what to do; None where its library works."""
+def why_not_native(backend: str, precision: Precision, shape: Architecture | None = None) -> str | None:
+    """What this machine lacks for it, or why it does not take a network; None where its library works."""
     unit = find_unit(backend, precision)
     if unit is None:
         known = {name for unit in UNITS.values() if unit.backend == backend for name in unit.layouts}
         return f"it does not compute in it; use runtime.precision: {' or '.join(sorted(known))}"
-    return _why_no_library(unit.name)
+    missing = _why_no_library(unit.name)
+    if missing or shape is None:
+        return missing
+    return why_unfit(shape, unit.layouts[precision])
 
 
 def find_unit(backend: str, precision: Precision) -> Unit | None:

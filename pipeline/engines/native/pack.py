@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.architecture import Architecture
 from pipeline.engines.native.resizing import find_taps
 from pipeline.errors import PipelineError
 from pipeline.fused import FusedViT
@@ -83,25 +84,32 @@ Model = _structure(
 Outputs = _structure(logits=_POINTER, embedding=_POINTER, trace=_POINTER, score=_POINTER)
 
 
+def why_unfit(shape: Architecture, layout: Layout) -> str | None:
+    """Why the layout does not take a network, and what does; None where it takes it."""
+    step = max(layout.depth, _OUTPUTS)
+    if shape.width % step or shape.width // shape.heads % step:
+        return (
+            f"it takes widths, of the model and of a head, of a multiple of {step}; "
+            f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
+        )
+    if layout.quantises and shape.width > _MOST_INPUTS:
+        return (
+            f"int8 takes a width of {_MOST_INPUTS} at most; {shape.name} has {shape.width}: "
+            "use bfloat16 or float32"
+        )
+    return None
+
+
 class Packed:
     """`model` describes a network for canvases and images of one size; what it points to lives as long.
 
-    Raises PipelineError where the widths are no multiples of a tile's.
+    Raises PipelineError where the layout does not take the network.
     """
 
     def __init__(self, weights: Weights, canvas_px: int, size_px: int, layout: Layout) -> None:
         shape, fused = weights.architecture, FusedViT(weights, size_px, None)
-        step = max(layout.depth, _OUTPUTS)
-        if shape.width % step or shape.width // shape.heads % step:
-            raise PipelineError(
-                f"runtime.backend: it takes widths, of the model and of a head, of a multiple of {step}; "
-                f"{shape.name} has {shape.width} and {shape.width // shape.heads}: use openvino"
-            )
-        if layout.quantises and shape.width > _MOST_INPUTS:
-            raise PipelineError(
-                f"runtime.precision: int8 takes a width of {_MOST_INPUTS} at most; {shape.name} has "
-                f"{shape.width}: use bfloat16 or float32"
-            )
+        if reason := why_unfit(shape, layout):
+            raise PipelineError(f"runtime.backend: {reason}")
         self.network = _pack_network(weights, layout)  # Shared by all sizes.
         head = _tile(fused.head.weight, fused.head.bias, layout)
         own = fused.position, fused.first, head.tiles, head.bias
