@@ -17,23 +17,29 @@ class Scores {
   template <int planes>
   void attend(const Rows& queries, const Panel& panel, const Number* keys, const Number* values,
               const Rows& result) const {
-    alignas(64) float sums[kQueries * kLanes];
+    constexpr int kWidth = kStrips * kLanes;
+    alignas(64) float sums[kQueries * kWidth];
     float scale[kQueries];
     {
       const During products(kProducts);
-      for (int tile = 0; tile < sizes_.key_tiles; ++tile, keys += sizes_.key_steps() * planes * kTile)
-        multiply<planes>(panel, queries, keys, sizes_.key_steps(), scores_.get() + tile * kLanes, width_, [] {});
+      const int depth = sizes_.key_steps(), strip = depth * planes * kTile;
+      some_strips(sizes_.key_tiles, [&]<int strips>(int first) {
+        float* const to = scores_.get() + first * kLanes;
+        multiply<planes, strips>(panel, queries, keys + first * strip, strip, depth, to, width_, [] {});
+      });
     }
     for (int row = 0; row < panel.rows; ++row) scale[row] = exponentiate<planes>(row);
-    for (int column = 0; column < sizes_.head; column += kLanes, values += sizes_.value_steps * planes * kTile) {
+    const int depth = sizes_.value_steps, strip = depth * planes * kTile;
+    some_strips(sizes_.head / kLanes, [&]<int strips>(int first) {
       {
         const During products(kProducts);
-        multiply<planes>(panel, shares_.rows(), values, sizes_.value_steps, sums, kLanes, [] {});
+        multiply<planes, strips>(panel, shares_.rows(), values + first * strip, strip, depth, sums, kWidth, [] {});
       }
       for (int row = 0; row < panel.rows; ++row)
-        put<planes>(result, row, column,
-                    mul(load(sums + row * kLanes), all(scale[row])));
-    }
+        for (int at = 0; at < strips; ++at)
+          put<planes>(result, row, (first + at) * kLanes,
+                      mul(load(sums + row * kWidth + at * kLanes), all(scale[row])));
+    });
   }
 
  private:

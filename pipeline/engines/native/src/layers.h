@@ -13,14 +13,15 @@ inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Fin
   const During finishing(kFinishing);
   if constexpr (kQuantises)
     if (layer.scales) return apply_quantised<planes>(layer, rows, panel, finish);
-  alignas(64) float sums[kMostRows * kLanes];
-  const int depth = layer.inputs / kDepth;
+  constexpr int kWidth = kStrips * kLanes;
+  alignas(64) float sums[kMostRows * kWidth];
+  const int depth = layer.inputs / kDepth, strip = depth * planes * kTile;
   each_strip(static_cast<const Number*>(layer.tiles), planes * kTile, depth, layer.outputs, panel.rows,
-             [&](const Number* right, auto between) {
-               multiply<planes>(panel, rows, right, depth, sums, kLanes, between);
+             [&]<int strips>(const Number* right, auto between) {
+               multiply<planes, strips>(panel, rows, right, strip, depth, sums, kWidth, between);
              },
-             [&](int row, int column) {
-               finish(row, column, add(load(sums + row * kLanes), load(layer.bias + column)));
+             [&](int row, int column, int at) {
+               finish(row, column, add(load(sums + row * kWidth + at * kLanes), load(layer.bias + column)));
              });
 }
 

@@ -17,26 +17,35 @@ struct Fetch {
   }
 };
 
-// Calls multiply(right, between) for each strip of `depth` tiles of `tile` weights, and then finish(row, column)
-// for each of `rows`. The next strip's weights, which come from far where a model is larger than the caches, are
-// fetched evenly: half of them beside the products, half beside what follows.
+// Calls take<strips>(first) for `count` strips, kStrips at a time while there are as many left.
+template <class Take>
+inline void some_strips(int count, Take take) {
+  int first = 0;
+  for (; first + kStrips <= count; first += kStrips) take.template operator()<kStrips>(first);
+  for (; first < count; ++first) take.template operator()<1>(first);
+}
+
+// Calls multiply<strips>(right, between) for some strips of `depth` tiles of `tile` weights at a time, and then
+// finish(row, column, at) for each of `rows` and of these strips, which `at` counts. The next strips' weights, which
+// come from far where a model is larger than the caches, are fetched evenly: half of them beside the products, half
+// beside what follows.
 template <class Weight, class Multiply, class Finish>
 inline void each_strip(const Weight* right, int tile, int depth, int outputs, int rows, Multiply multiply,
                        Finish finish) {
-  const int strip = depth * tile, each_step = tile * sizeof(Weight) / 64 / 2;
-  const int each_row = (depth * each_step + rows - 1) / rows;
-  const Weight* next = right + strip;
-  const Fetch<Weight> beside_products{next, each_step}, beside_rows{next, each_row};
-  for (int column = 0; column < outputs; column += kLanes, right += strip, next = right + strip) {
+  some_strips((outputs + kLanes - 1) / kLanes, [&]<int strips>(int first) {
+    const int each_step = strips * tile * sizeof(Weight) / 64 / 2;
+    const int each_row = (depth * each_step + rows - 1) / rows;
+    const Weight *now = right + first * depth * tile, *next = now + strips * depth * tile;
+    const Fetch<Weight> beside_products{next, each_step}, beside_rows{next, each_row};
     {
       const During products(kProducts);
-      multiply(right, beside_products);
+      multiply.template operator()<strips>(now, beside_products);
     }
     for (int row = 0; row < rows; ++row) {
       beside_rows();
-      finish(row, column);
+      for (int at = 0; at < strips; ++at) finish(row, (first + at) * kLanes, at);
     }
-  }
+  });
 }
 
 }  // namespace vit

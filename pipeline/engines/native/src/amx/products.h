@@ -12,6 +12,7 @@
 
 namespace vit {
 
+constexpr int kStrips = 1;     // of 16 outputs, at a time
 constexpr int kMostTiles = 5;  // of the left operand at a time; as many sums are held
 constexpr int kMostRows = kMostTiles * kLanes;
 constexpr int kQueries = 48;  // at a time, so that their scores stay in the first cache
@@ -99,9 +100,9 @@ inline void multiply(const Rows& a, int height, const Number* right, int depth, 
 #undef VIT_STORE
 
 // The same for the rows of a panel.
-template <int planes, class Between>
-inline void multiply(const Panel& panel, const Rows& a, const Number* right, int depth, float* result, size_t width,
-                     Between between) {
+template <int planes, int, class Between>
+inline void multiply(const Panel& panel, const Rows& a, const Number* right, size_t, int depth, float* result,
+                     size_t width, Between between) {
   const int height = panel.height;
   switch (panel.tiles) {
     case 1: return multiply<planes, 1>(a, height, right, depth, result, width, between);

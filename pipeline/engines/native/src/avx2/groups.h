@@ -5,6 +5,7 @@
 namespace vit {
 
 constexpr int kGroup = 6;  // rows at a time: 12 of 16 registers are sums
+constexpr int kStrips = 1;  // of 16 outputs, at a time
 
 // One row's sums += one of its values times 16 weights. As an instruction of its own since compilers, left to
 // themselves, keep more than fits in the registers.
@@ -17,9 +18,9 @@ constexpr int kGroup = 6;  // rows at a time: 12 of 16 registers are sums
   if constexpr (rows > row) store(result + row * width, {low##row, high##row});
 
 // result (rows, 16) in rows of `width` floats = as many rows of the left operand times `depth` right tiles.
-template <int rows, class, class Between>
-[[gnu::noinline]] void multiply(const Number* left, size_t stride, const Number* right, int depth, float* result,
-                                size_t width, Between between) {
+template <int rows, int, class, class Between>
+[[gnu::noinline]] void multiply(const Number* left, size_t stride, const Number* right, size_t, int depth,
+                                float* result, size_t width, Between between) {
   __m256 value, low0, low1, low2, low3, low4, low5, high0, high1, high2, high3, high4, high5;
   low0 = low1 = low2 = low3 = low4 = low5 = high0 = high1 = high2 = high3 = high4 = high5 = _mm256_setzero_ps();
   const char *top = reinterpret_cast<const char*>(left), *bottom = top + 3 * stride * sizeof(Number);

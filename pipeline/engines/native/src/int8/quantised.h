@@ -58,18 +58,19 @@ inline void quantise(const Rows& rows, int row, int inputs, QuantisedRows& to) {
 // As `apply`.
 template <int planes, class Finish>
 inline void apply_quantised(const Linear& layer, const Rows& rows, const Panel& panel, Finish finish) {
-  alignas(64) int32_t sums[kMostRows * kLanes];
+  constexpr int kWidth = kStrips * kLanes;
+  alignas(64) int32_t sums[kMostRows * kWidth];
   QuantisedRows quantised;
   constexpr int kCovered = 4 * QuantisedProduct::kInputs;
   const int inputs = layer.inputs, depth = inputs / kCovered;
   for (int row = 0; row < panel.rows; ++row) quantise<planes>(rows, row, inputs, quantised);
   each_strip(static_cast<const uint8_t*>(layer.tiles), kCovered * kLanes, depth, layer.outputs, panel.rows,
-             [&](const uint8_t* right, auto between) {
-               multiply_rows<QuantisedProduct>(panel.rows, quantised.values, inputs, right, depth, sums, kLanes,
-                                               between);
+             [&]<int strips>(const uint8_t* right, auto between) {
+               multiply_rows<strips, QuantisedProduct>(panel.rows, quantised.values, inputs, right,
+                                                       size_t(inputs) * kLanes, depth, sums, kWidth, between);
              },
-             [&](int row, int column) {
-               const __m512i sum = _mm512_load_si512(sums + row * kLanes);
+             [&](int row, int column, int at) {
+               const __m512i sum = _mm512_load_si512(sums + row * kWidth + at * kLanes);
                const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(quantised.middle[row]));
                const Lanes scale = mul(all(quantised.scale[row]), load(layer.scales + column));
                finish(row, column, mul_add(_mm512_cvtepi32_ps(exact), scale, load(layer.bias + column)));

@@ -41,33 +41,33 @@ inline void each_panel(int first, int rows, int most, Use use) {
 }
 
 // The product of `count` rows, of at most `most`.
-template <int most, class Product, class Between>
+template <int most, int strips, class Product, class Between>
 inline void multiply_group(int count, const typename Product::Left* left, size_t stride,
-                           const typename Product::Right* right, int depth, typename Product::Result* result,
-                           size_t width, Between between) {
-  if (count == most) multiply<most, Product>(left, stride, right, depth, result, width, between);
+                           const typename Product::Right* right, size_t strip, int depth,
+                           typename Product::Result* result, size_t width, Between between) {
+  if (count == most) multiply<most, strips, Product>(left, stride, right, strip, depth, result, width, between);
   else if constexpr (most > 1)
-    multiply_group<most - 1, Product>(count, left, stride, right, depth, result, width, between);
+    multiply_group<most - 1, strips, Product>(count, left, stride, right, strip, depth, result, width, between);
 }
 
 // The same for any number of rows, in groups of equal size, since a few rows wait for their own sums. Calls
 // between() after each of the `depth` steps of the first rows.
-template <class Product, class Between>
+template <int strips, class Product, class Between>
 inline void multiply_rows(int rows, const typename Product::Left* left, size_t stride,
-                          const typename Product::Right* right, int depth, typename Product::Result* result,
-                          size_t width, Between between) {
+                          const typename Product::Right* right, size_t strip, int depth,
+                          typename Product::Result* result, size_t width, Between between) {
   const int each = equal_part(rows, kGroup);
-  multiply_group<kGroup, Product>(each, left, stride, right, depth, result, width, between);
+  multiply_group<kGroup, strips, Product>(each, left, stride, right, strip, depth, result, width, between);
   for (int row = each; row < rows; row += each)
-    multiply_group<kGroup, Product>(std::min(each, rows - row), left + row * stride, stride, right, depth,
-                                    result + row * width, width, [] {});
+    multiply_group<kGroup, strips, Product>(std::min(each, rows - row), left + row * stride, stride, right, strip,
+                                            depth, result + row * width, width, [] {});
 }
 
 // The same for the rows of a panel.
-template <int planes, class Between>
-inline void multiply(const Panel& panel, const Rows& a, const Number* right, int depth, float* result, size_t width,
-                     Between between) {
-  multiply_rows<Product>(panel.rows, a.at(0), a.stride, right, depth, result, width, between);
+template <int planes, int strips, class Between>
+inline void multiply(const Panel& panel, const Rows& a, const Number* right, size_t strip, int depth, float* result,
+                     size_t width, Between between) {
+  multiply_rows<strips, Product>(panel.rows, a.at(0), a.stride, right, strip, depth, result, width, between);
 }
 
 }  // namespace vit
