@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.ahead import map_ahead
+from pipeline.ahead import count_threads, map_ahead
 from pipeline.images import decode_stored
-from pipeline.processor import count_cores
 from pipeline.tables import iter_batches
 from pipeline.tally import Tally
 
@@ -57,7 +56,7 @@ def read_batches(
             canvases = torch.empty(len(decoded), 3, canvas_px, canvas_px, dtype=torch.uint8)
             for row, image in enumerate(decoded):
                 canvases[row] = image.canvas
-            tally.reader_s += sum(image.seconds for image in decoded) / count_cores()
+            tally.reader_s += sum(image.seconds for image in decoded) / count_threads()
             yield Batch(shard, [image.image_id for image in decoded], canvases)
 
 

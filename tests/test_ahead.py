@@ -36,7 +36,7 @@ def test_parts_are_worked_on_at_the_same_time():
 
 def test_an_error_comes_after_the_results_before_it():
     def work(number):
-        if number == 20:
+        if number == 20:  # In the middle of a part.
             raise ValueError("twenty")
         return number
 
@@ -94,3 +94,24 @@ def test_all_bytes_are_read_in_the_callers_thread():
     assert {found for _, found in decode_ahead("abcd", read, bytes)} == {
         threading.current_thread().name.encode()
     }
+
+
+def test_who_takes_results_slowly_is_left_alone_by_other_threads():
+    """Decoding beside a forward pass that keeps all cores busy."""
+    found = []
+    for name in map_ahead(lambda _: threading.current_thread().name, range(COUNT)):
+        found.append(name)
+        time.sleep(0.002)
+    here = threading.current_thread().name
+    assert found[-1] == here
+    assert found[0] != here  # Nothing was known of the pace.
+
+
+def test_who_waits_for_results_has_all_threads_at_work():
+    def work(_number):
+        time.sleep(0.002)
+        return threading.current_thread().name
+
+    names = set(map_ahead(work, range(COUNT)))
+    assert len(names) == 3
+    assert threading.current_thread().name not in names

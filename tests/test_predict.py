@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from pipeline import ahead
+from pipeline.ahead import count_threads
 from pipeline.cascade import Bench, Cascade
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Prediction, describe_transform
@@ -21,7 +22,6 @@ from pipeline.inputs import find_images
 from pipeline.params.model import ModelParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, read_policy, score, write_policy
 from pipeline.predict import Row, build_cascade, predict
-from pipeline.processor import count_cores
 from pipeline.proxies import cls_change
 from pipeline.rows import write_rows
 from pipeline.tables import read_fingerprint, read_table
@@ -304,7 +304,7 @@ def test_no_more_is_decoded_ahead_than_a_few_blocks(tmp_path):
     found.close()
     # Blocks of 4: three are answered, four wait, one waits to be put beside them, one is begun; beside them
     # the parts that the threads have, one that waits for them, and the one that is being handed out.
-    assert asked <= 9 * 4 + (count_cores() + 2) * ahead._PART
+    assert asked <= 9 * 4 + (count_threads() + 2) * ahead._PART
 
 
 def invoke(*words):
