@@ -17,7 +17,7 @@ def three_threads(monkeypatch):
 
 def test_results_come_in_the_order_of_the_items():
     def work(number):
-        time.sleep(0.001 * (number < 20))  # The first part is the last to be done.
+        time.sleep(0.01 * (number < ahead._PART))  # The first part is done after others.
         return 2 * number
 
     assert list(map_ahead(work, range(COUNT))) == [2 * number for number in range(COUNT)]
@@ -102,9 +102,8 @@ def test_who_takes_results_slowly_is_left_alone_by_other_threads():
     for name in map_ahead(lambda _: threading.current_thread().name, range(COUNT)):
         found.append(name)
         time.sleep(0.002)
-    here = threading.current_thread().name
-    assert found[-1] == here
-    assert found[0] != here  # Nothing was known of the pace.
+    assert found[-1] == threading.current_thread().name
+    assert found[0] != found[-1]  # Nothing was known of the pace.
 
 
 def test_who_waits_for_results_has_all_threads_at_work():
