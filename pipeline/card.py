@@ -6,17 +6,13 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.params.model import Role
 
+# What each size may have to itself.
+_PARTS = {"stems": "patch embeddings", "heads": "heads"}
+
 
 def format_card(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> str:
     """Markdown: top-1 by resolution, and how the weights came about; `trained` is metrics/train.json."""
-    heads = trained.get("heads")
-    names = [
-        "role",
-        "top-1",
-        "95 % interval",
-        "held-out training images",
-        *(["with one head for all"] * bool(heads)),
-    ]
+    names = ["role", "top-1", "95 % interval", "held-out training images", *_shared_parts(trained).values()]
     rows = [
         [
             _name(role, sizes_px),
@@ -54,11 +50,33 @@ def _name(role: Role, sizes_px: Mapping[Role, int]) -> str:
     return f"{role} ({sizes_px[role]} px)"
 
 
-def _held_out(trained: Mapping[str, Any], role: str) -> list[str]:
-    """With the shipped heads and, where each size has its own, with one for all."""
-    if heads := trained.get("heads"):
-        return [_percent(heads["holdout"][role][kind]) for kind in ("own", "shared")]
-    return [_percent(trained["holdout"][f"accuracy_{role}"])]
+def _held_out(trained: Mapping[str, Any], role: Role) -> list[str]:
+    """As shipped, and with less and less that the size has to itself."""
+    parts = _shared_parts(trained)
+    if not parts:
+        return [_percent(trained["holdout"][f"accuracy_{role}"])]
+    shares = [trained[part]["holdout"][role] for part in parts]
+    return [_percent(shares[0]["own"]), *(_percent(share["shared"]) for share in shares)]
+
+
+def _shared_parts(trained: Mapping[str, Any]) -> dict[str, str]:
+    """What each size has to itself, last fitted first, and what to call results without it."""
+    names = {"heads": "with one head for all", "stems": "and one patch embedding"}
+    if "heads" not in trained:
+        names["stems"] = "with one patch embedding for all"
+    return {part: name for part, name in names.items() if part in trained}
+
+
+def describe_own(trained: Mapping[str, Any], sizes_px: Mapping[Role, int]) -> list[str]:
+    """For the terminal: a line for each thing that every size got to itself, by the held-out images."""
+    return [
+        f"{_PARTS[part]}, held out: "
+        + ", ".join(
+            f"{_name(role, sizes_px)} {_percent(share['shared'])} -> {_percent(share['own'])}"
+            for role, share in trained[part]["holdout"].items()
+        )
+        for part in reversed(_shared_parts(trained))
+    ]
 
 
 def _describe_differences(trained: Mapping[str, Any]) -> list[str]:
@@ -78,8 +96,10 @@ def _account(trained: Mapping[str, Any]) -> str:
         f"validation image shows the same; torch {trained['machine']['versions']['torch']}; training data "
         f"sha256 {data['sha256'][:12]}. "
     )
-    if machine := trained.get("heads", {}).get("machine"):
-        account += f"The heads were fitted on {_device(machine)}, torch {machine['versions']['torch']}. "
+    for part in reversed(_shared_parts(trained)):
+        if machine := trained[part].get("machine"):
+            where = f"{_device(machine)}, torch {machine['versions']['torch']}"
+            account += f"{_PARTS[part].capitalize()} were fitted on {where}. "
     return account + "Top-1 is that of the shipped float16 weights on all validation images."
 
 

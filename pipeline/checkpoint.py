@@ -16,6 +16,9 @@ from pipeline.params.model import ModelParams
 from pipeline.vit import OWN_NAME, Weights, digest, draw_weights, own_name
 from pipeline.zoo import Network, Normalisation, find_network
 
+# What an image size may have to itself beside its position embedding.
+_OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "head.bias")}
+
 
 def load_weights(params: ModelParams, native_px: int) -> Weights:
     """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
@@ -67,7 +70,7 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
         if kind == "pos_embed":
             expected[own_name(kind, size)] = (1, architecture.count_tokens(size), architecture.width)
         else:
-            expected |= {own_name(name, size): expected[name] for name in ("head.weight", "head.bias")}
+            expected |= {own_name(name, size): expected[name] for name in _OWN[kind]}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise PipelineError(

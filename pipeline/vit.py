@@ -4,21 +4,21 @@ Pixels are normalised inside the module, so that everything outside handles uint
 """
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
 from pipeline.zoo import IMAGENET, Normalisation
 
 # Names of what one image size has to itself, and of what it takes the place of: see `own_name`.
-OWN_NAME = re.compile(r"(pos_embed|head)_(\d+)px((?:\.\w+)?)")
+OWN_NAME = re.compile(r"(pos_embed|patch_embed|head)_(\d+)px((?:\.\w+)*)")
 
 
 class Pass(NamedTuple):
@@ -38,8 +38,10 @@ class Weights:
     """A state dict of the architecture; `classes` are the wnids in logit order, None where unknown, and
     `normalisation` is that of the pixels.
 
-    Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size and
-    `head_<size>px.weight` and `.bias` its classifier; other sizes get `pos_embed` resampled, and `head`.
+    Beside timm's names, `pos_embed_<size>px` may hold the position embedding of one image size,
+    `patch_embed_<size>px.proj.weight` its patch embedding, and `head_<size>px.weight` and `.bias` its
+    classifier. What has no size in its name counts as that of the size that `pos_embed` is for. Sizes between
+    get a mean, weighted by distance; those beyond get what the nearest has.
     """
 
     architecture: Architecture
@@ -58,7 +60,7 @@ class TracedViT(nn.Module):
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()
         self.vit = weights.architecture.build(size_px)
-        self.vit.load_state_dict(at_size(weights.state, size_px, self.vit))
+        self.vit.load_state_dict(at_size(weights.state, size_px, weights.architecture.patch_px))
         for name, values in weights.normalisation._asdict().items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
@@ -90,15 +92,35 @@ def own_name(name: str, size_px: int) -> str:
     return f"{module}_{size_px}px{dot}{value}"
 
 
-def at_size(state: Mapping[str, Tensor], size_px: int, vit: VisionTransformer) -> dict[str, Tensor]:
-    """timm's state dict with what the size has to itself; without a position embedding of its own it gets one
-    resampled, once."""
+def at_size(state: Mapping[str, Tensor], size_px: int, patch_px: int) -> dict[str, Tensor]:
+    """timm's state dict, with what `Weights` says of the size; positions are resampled here, once."""
+    native_px = patch_px * math.isqrt(state["pos_embed"].shape[1] - 1)
     shared = {name: value for name, value in state.items() if not OWN_NAME.fullmatch(name)}
-    own = {name: state[own_name(name, size_px)] for name in shared if own_name(name, size_px) in state}
-    if "pos_embed" not in own:
-        grid = list(vit.patch_embed.grid_size)
-        own["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=grid, num_prefix_tokens=1)
-    return {**shared, **own}
+    known = {name: {native_px: value} for name, value in shared.items()}
+    for name, value in state.items():
+        if match := OWN_NAME.fullmatch(name):
+            known[match[1] + match[3]][int(match[2])] = value
+    known["pos_embed"] = {
+        px: resample_abs_pos_embed(value, new_size=[size_px // patch_px] * 2, num_prefix_tokens=1)
+        for px, value in known["pos_embed"].items()
+    }
+    return {name: _between(values, size_px) for name, values in known.items()}
+
+
+def without_own(weights: Weights, modules: Set[str]) -> Weights:
+    """Every size shares what these modules have: `pos_embed`, `patch_embed` or `head`."""
+    names = {name for name in weights.state if (match := OWN_NAME.fullmatch(name)) and match[1] in modules}
+    state = {name: value for name, value in weights.state.items() if name not in names}
+    return replace(weights, state=state, sha256=digest(state))
+
+
+def _between(values: Mapping[int, Tensor], size_px: int) -> Tensor:
+    """What one size has, from what some sizes have, by size."""
+    smaller = max((px for px in values if px <= size_px), default=min(values))
+    larger = min((px for px in values if px >= size_px), default=max(values))
+    if smaller == larger:
+        return values[smaller]
+    return torch.lerp(values[smaller], values[larger], (size_px - smaller) / (larger - smaller))
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Fit a classifier for each resolution to weights that are trained already."""
+"""Fit a patch embedding and a classifier for each resolution to weights that are trained already."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline.archive import open_archive
-from pipeline.card import describe_scores
+from pipeline.card import describe_own, describe_scores
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
@@ -19,6 +19,7 @@ from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
+from pipeline.training.own import Fitter
 from pipeline.training.publish import Publisher, read_about
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
@@ -38,17 +39,21 @@ from stages.progress import progress
     help="JSON to put the results into; what training wrote there is kept.",
 )
 def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> None:
-    """Give the weights of `model.weights` a classifier for each resolution, fitted on whole training images.
+    """Give the weights of `model.weights` a patch embedding and a classifier for each resolution.
 
-    A long run of training does so at its end; this does it again, for other weights, sizes or values of
-    train.head_decay. It takes head_decay, distillation and label_smoothing of `train`, not of train.short.
+    Both are fitted on whole training images. A long run of training does so at its end; this does it again,
+    for other weights, sizes or values of train.stem_blur and train.head_decay, of which either may be empty.
+    It takes them, distillation and label_smoothing of `train`, not of train.short.
     """
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
-    if values.head_decay is None:
-        raise PipelineError("train.head_decay: empty, which asks for no heads; set it, for example to 0.01")
+    if values.stem_blur is None and values.head_decay is None:
+        raise PipelineError(
+            "train.stem_blur, train.head_decay: both empty, which asks for nothing; set one, for example "
+            "stem_blur=0.5"
+        )
     if model.weights == "random":
         raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
     weights = load_weights(model, sizes["high"])
@@ -64,13 +69,15 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
         with show("read images", len(opened.labelled) + len(opened.training)) as advance:
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
-        publisher = Publisher(model, opened, data, sizes, runtime, runtime_params.batch_size, values, show)
+        fitter = Fitter(data, sizes, runtime, runtime_params.batch_size, values, show)
+        publisher = Publisher(model, opened, fitter)
         found = publisher.publish(out, weights, about)
     if metrics is not None:
         machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
-        found["heads"]["machine"] = machine
+        for account in (found[name] for name in ("stems", "heads") if name in found):
+            account["machine"] = machine
         write_json(metrics, {**(read_json(metrics) if metrics.exists() else {}), **found})
-    for line in describe_scores(found, sizes):
+    for line in [*describe_own(found, sizes), *describe_scores(found, sizes)]:
         click.echo(line)
 
 

@@ -17,6 +17,7 @@ from pipeline.runtime import Runtime, resolve_runtime
 from pipeline.training.account import count_run, curve_by_role, describe_knobs, describe_recipe, name_run
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
+from pipeline.training.own import Fitter
 from pipeline.training.publish import Publisher
 from pipeline.training.recipe import settle
 from pipeline.training.start import Start, read_start
@@ -38,8 +39,9 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     """Train the weights that the other stages use; a run that was stopped goes on where it was.
 
     Without a GPU it takes the values of train.short, where train.recipe does not say otherwise. Then fit a
-    classifier for each resolution unless head_decay is empty, as it is there; `adaptive-vit heads` does that
-    alone. The validation images of the archive are looked at once, at the end; choose by the held-out images.
+    patch embedding and a classifier for each resolution, unless stem_blur and head_decay are empty, as they
+    are there; `adaptive-vit heads` does that alone. The validation images of the archive are looked at once,
+    at the end; choose by the held-out images.
     """
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
@@ -51,7 +53,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         data = _load(opened, sizes["high"], start.architecture.classes, values)
         run = _train(start, values, sizes, data, runtime)
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
-        publisher = Publisher(model, opened, data, sizes, runtime, batch_size, values, bar)
+        publisher = Publisher(model, opened, Fitter(data, sizes, runtime, batch_size, values, bar))
         trained = Weights(start.architecture, run.averaged.to_state(), None, "", start.normalisation)
         recipe, counts = describe_recipe(run, start, values), count_run(run, data)
         about = {"resolutions": sizes, "recipe": recipe, **counts}

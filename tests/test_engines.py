@@ -271,3 +271,8 @@ def test_only_single_images_of_low_and_high_share_their_weights():
     assert [len(model.inputs) for model in compiled.values()] == [3, 1, 3]
     apart = build_engines(specs, {"low": 2, "high": 1})
     assert [len(engine.single.get_compiled_model().inputs) for engine in apart.values()] == [1, 1]
+
+
+def test_an_image_larger_than_its_canvas_is_no_pass():
+    with pytest.raises(ValueError, match="an image of 72 px from a canvas of 64 px"):
+        spec(72)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.card import describe_scores
+from pipeline.card import describe_scores, format_card
 from pipeline.checkpoint import load_weights
 from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
@@ -24,6 +24,9 @@ from tests.test_training import train_params, write_archive
 SHARED = Head(torch.zeros(3, 2), torch.zeros(3))
 # Three classes, each in a corner of its own, and one image on the wrong side.
 EMBEDDINGS = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [-1.0, -1.0], [1.0, 0.1]])
+DATA = {"train_images": 1, "holdout_images": 1, "left_out": 0, "sha256": "0" * 64}
+RUN = {"steps": 1, "images": 1, "epochs": 1.0, "minutes": 1.0}
+MACHINE = {"gpu": None, "processor": "p", "cores": 1, "versions": {"torch": "2"}}
 LABELS = torch.tensor([0, 0, 1, 1, 2, 1])
 
 
@@ -132,6 +135,44 @@ def test_the_command_adds_heads_and_keeps_what_training_said(files):
     load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
 
 
+def test_the_command_adds_patch_embeddings_and_says_what_each_thing_brings(files):
+    done = heads()
+    assert done.exit_code == 0, done.output
+    found = json.loads(Path("m.json").read_text())
+    assert found["stems"]["blur_px"] == 0.5
+    assert set(found["stems"]["holdout"]) == {"low", "high"}
+    lines = done.output.splitlines()
+    assert [line.partition(":")[0] for line in lines if "->" in line] == [
+        "stems, held out",
+        "heads, held out",
+    ]
+    read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    assert {"patch_embed_32px.proj.weight", "patch_embed_64px.proj.weight"} <= read.state.keys()
+    table = format_card({**found, "data": DATA, "run": RUN, "machine": MACHINE}, {"low": 32, "high": 64})
+    assert "| with one head for all | and one patch embedding |" in table
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept", "left"),
+    [("stem_blur=", "head", "patch_embed"), ("head_decay=", "patch_embed", "head")],
+)
+def test_either_may_be_left_out(files, setting, kept, left):
+    done = heads(setting)
+    assert done.exit_code == 0, done.output
+    read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    assert any(name.startswith(f"{kept}_64px") for name in read.state)
+    assert not any(name.startswith(f"{left}_64px") for name in read.state)
+
+
+def test_fitted_again_the_new_ones_take_the_place_of_the_old(files):
+    assert heads().exit_code == 0
+    first = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    assert heads("model.weights=new.safetensors").exit_code == 0
+    again = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    for name, value in first.state.items():
+        torch.testing.assert_close(again.state[name], value, atol=2e-3, rtol=2e-3)
+
+
 def test_weights_that_another_program_wrote_get_heads_too(files):
     save_file(dict(weights().state), "other.safetensors", {"format": "pt"})
     done = heads("model.weights=other.safetensors")
@@ -141,10 +182,15 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
     assert "head_32px.weight" in read.state
 
 
+def test_nothing_to_fit_is_refused(files):
+    done = heads("stem_blur=", "head_decay=")
+    assert done.exit_code == 1
+    assert "train.stem_blur, train.head_decay: both empty" in done.output
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("head_decay=", "train.head_decay: empty"),
         ("model.weights=random", "model.weights: random; heads are fitted"),
         ("model.weights=other.safetensors", "lists other classes"),
         ("seed=4", "train.seed: 4, but the weights were trained with 0"),

@@ -101,6 +101,7 @@ def test_the_command_goes_on_from_a_file_and_says_so_in_what_it_writes(tmp_path,
         "evaluations=1",
         "holdout_per_class=1",
         "resolutions.mid=",
+        "stem_blur=",
         "head_decay=",
     ]
     start = f"start={ROOT / 'models/static_vit.safetensors'}"

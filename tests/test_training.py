@@ -268,11 +268,13 @@ def test_what_was_trained_is_what_the_engines_run():
         )
 
 
-def test_every_size_has_a_position_embedding_of_its_own_and_other_sizes_get_the_largest_resampled():
+def test_the_position_embedding_of_a_size_is_the_largest_resampled_and_one_of_its_own():
     model = TrainableViT(STATIC, SIZES_PX, 0.0)
     nn.init.ones_(model.own["32"])
     state = model.to_state()
-    only_largest = {name: value for name, value in state.items() if name != "pos_embed_32px"}
+    only_largest = {
+        name: value for name, value in state.items() if name not in ("pos_embed_32px", "pos_embed_48px")
+    }
     own, resampled = (
         TracedViT(Weights(STATIC, s, None, ""), 32).vit.pos_embed for s in (state, only_largest)
     )
@@ -473,13 +475,14 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     small = ["steps=2", "evaluations=1", "holdout_per_class=1", "resolutions.mid="]
-    small += ["recipe=short", "short.batch_size=4", "short.head_decay=0.01"]
+    small += ["recipe=short", "short.batch_size=4", "short.stem_blur=0.5", "short.head_decay=0.01"]
     arguments = ["--archive", str(archive), *(f"--set={item}" for item in small)]
     first = CliRunner().invoke(main, arguments)
     assert first.exit_code == 0, first.output
     assert "train: short recipe, batch_size 4, smallest_until 0.6, small_until 0.7," in first.output
     found = json.loads(Path("metrics/train.json").read_text())
     assert set(found["validation"]) == set(found["heads"]["holdout"]) == {"low", "high"}
+    assert set(found["stems"]["holdout"]) == {"low", "high"}
     assert set(found["differences"]) == {"high_less_low"}
     assert found["run"]["steps"] == 2
     with Path("metrics/plots/training.csv").open() as stream:

@@ -11,7 +11,7 @@ from pipeline.architecture import LocalBlock
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, own_name
+from pipeline.vit import TracedViT, at_size, own_name, without_own
 from tests.made import canvases, weights
 
 
@@ -184,6 +184,40 @@ def test_a_size_may_have_a_head_of_its_own_and_the_others_share_one(tmp_path):
     assert torch.equal(TracedViT(read, 32)(small).logits, torch.arange(200.0).expand(2, -1))
     assert torch.equal(TracedViT(read, 64)(large).logits, TracedViT(weights(), 64)(large).logits)
     assert torch.equal(TracedViT(read, 32)(small).embedding, TracedViT(weights(), 32)(small).embedding)
+
+
+def test_a_size_between_two_gets_their_mean_by_distance_and_one_beyond_that_of_the_nearest():
+    own = {own_name("patch_embed.proj.weight", 32): torch.zeros(192, 3, 4, 4)}
+    own |= {own_name("pos_embed", 32): torch.full((1, 65, 192), 8.0)}
+    shared = {"patch_embed.proj.weight": torch.ones(192, 3, 4, 4), "pos_embed": torch.zeros(1, 257, 192)}
+    state = {**weights().state, **shared, **own}
+    for size_px, stem, position in (
+        (28, 0.0, 8.0),
+        (32, 0.0, 8.0),
+        (40, 0.25, 6.0),
+        (64, 1.0, 0.0),
+        (72, 1.0, 0.0),
+    ):
+        found = at_size(state, size_px, 4)
+        assert set(found["patch_embed.proj.weight"].unique().tolist()) == {stem}
+        torch.testing.assert_close(
+            found["pos_embed"], torch.full((1, (size_px // 4) ** 2 + 1, 192), position)
+        )
+        assert found.keys() == weights().state.keys()
+
+
+def test_a_size_may_have_a_patch_embedding_of_its_own(tmp_path):
+    own = {own_name("patch_embed.proj.weight", 32): torch.zeros(192, 3, 4, 4)}
+    read = saved(tmp_path / "w.safetensors", {**weights().state, **own})
+    small, large = canvases(2, 32), canvases(2, 64)
+    blind = TracedViT(read, 32)(small).logits
+    assert torch.equal(blind[0], blind[1])
+    assert torch.equal(TracedViT(read, 64)(large).logits, TracedViT(weights(), 64)(large).logits)
+    shared = without_own(read, {"patch_embed"})
+    assert shared.sha256 == weights().sha256
+    own = {own_name("patch_embed.proj.weight", 32): torch.zeros(192, 3, 8, 8)}
+    with pytest.raises(PipelineError, match=r"patch_embed_32px.proj.weight is \(192, 3, 8, 8\), expected"):
+        saved(tmp_path / "w.safetensors", {**weights().state, **own})
 
 
 def test_half_a_head_is_refused(tmp_path):

@@ -39,6 +39,10 @@ class Spec:
     runtime: Runtime
     proxy: Proxy | None = None
 
+    def __post_init__(self) -> None:
+        if self.size_px > self.canvas_px:
+            raise ValueError(f"an image of {self.size_px} px from a canvas of {self.canvas_px} px")
+
 
 def describe_transform(normalisation: Normalisation) -> str:
     """How a canvas becomes the input of a role; part of every fingerprint."""

@@ -22,6 +22,7 @@ class RecipeParams(Section):
     mixup: Share
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     average: Annotated[float, Field(ge=0, lt=1)]
+    stem_blur: Annotated[float, Field(gt=0, le=4)] | None
     head_decay: Annotated[float, Field(ge=0)] | None
 
     @model_validator(mode="after")

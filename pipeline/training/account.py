@@ -12,9 +12,10 @@ from pipeline.training.data import TrainingData
 from pipeline.training.start import Start
 from pipeline.training.state import Run
 
-# A run goes on under another budget, and heads come after it; under any other setting it would be another.
+# A run goes on under another budget, and stems and heads come after it; under any other setting it would be
+# another.
 _SCHEDULE = {"max_minutes", "steps", "smallest_until", "small_until", "evaluations", "checkpoint_minutes"}
-_BUDGET = _SCHEDULE | {"head_decay"}
+_BUDGET = _SCHEDULE | {"stem_blur", "head_decay"}
 
 
 def name_run(

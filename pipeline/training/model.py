@@ -88,16 +88,17 @@ class TrainableViT(nn.Module):
     def load_state(self, state: Mapping[str, Tensor], with_head: bool) -> None:
         """Take over a `Weights.state` of the same architecture; without its head, this one's stays.
 
-        Position embeddings of its own sizes are kept where it has those, else resampled. The head is the one
-        that all sizes share.
+        Position embeddings are those that its sizes would run with. Head and patch embedding are the ones
+        that all sizes share, since those of one size are for whole images, not for crops of them.
         """
-        head = {name: value for name, value in self.vit.state_dict().items() if name.startswith("head.")}
-        shared = at_size(state, self.sizes_px[-1], self.vit)
-        kept = {name: state[name] for name in head} if with_head else head
-        self.vit.load_state_dict({**shared, **kept})
+        mine, patch_px = self.vit.state_dict(), self.architecture.patch_px
+        kept = {name: state[name] for name in mine}
+        kept["pos_embed"] = at_size(state, self.sizes_px[-1], patch_px)["pos_embed"]
+        if not with_head:
+            kept |= {name: value for name, value in mine.items() if name.startswith("head.")}
+        self.vit.load_state_dict(kept)
         for size_px, own in self.own.items():
-            if (position := state.get(own_name("pos_embed", int(size_px)))) is not None:
-                own += position - self.position(int(size_px))
+            own += at_size(state, int(size_px), patch_px)["pos_embed"] - self.position(int(size_px))
 
     @torch.no_grad()
     def to_state(self) -> dict[str, Tensor]:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,12 @@ from pipeline.engines.build import build_engine
 from pipeline.files import whole_file
 from pipeline.images import decode_canvas
 from pipeline.params.model import ModelParams, Role
-from pipeline.params.train import TrainParams
 from pipeline.runtime import Runtime
-from pipeline.training.data import TrainingData
-from pipeline.training.heads import fit_heads, to_state
+from pipeline.training.own import Fitter, answer
 from pipeline.vit import Weights
 
 _CONFIDENCE = 0.95
 _SIGMAS = float(norm.ppf(0.5 + _CONFIDENCE / 2))
-# Called with a label and a number of images; what it yields is called with those done since the last call.
-Show = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @dataclass(frozen=True)
@@ -39,60 +34,30 @@ class Publisher:
 
     model: ModelParams
     archive: Archive
-    data: TrainingData
-    sizes_px: Mapping[Role, int]
-    runtime: Runtime
-    batch_size: int
-    params: TrainParams
-    show: Show
+    fitter: Fitter
 
     def publish(self, path: Path, weights: Weights, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Fit a head for every size unless `head_decay` is None, write the checkpoint, and judge that.
+        """Give every size what is its own (see `Fitter.fit`), write the checkpoint, and judge that.
 
-        Returns `validation` (see `score_validation`), `differences` (see `compare_sizes`) and, where there
-        are heads, `heads`: how they came about, and by role the share of the held-out images that they and
-        the shared head get right.
+        Returns `validation` (see `score_validation`), `differences` (see `compare_sizes`) and the fitter's
+        account, which the checkpoint's metadata gets, too.
         """
-        document: dict[str, Any] = {}
-        if self.params.head_decay is not None:
-            added, document["heads"] = self._fit_heads(weights)
-            weights = replace(weights, state={**weights.state, **added})
-            about = {**about, "heads": document["heads"]}
+        fitter = self.fitter
+        weights, account = fitter.fit(weights)
         classes = [wnid for wnid, _ in self.archive.classes]
-        write_weights(path, weights, classes, about)
+        write_weights(path, weights, classes, {**about, **account})
         written = self.model.model_copy(update={"weights": str(path)})
-        with self.show("validation", len(self.sizes_px) * len(self.archive.labelled)) as advance:
+        with fitter.show("validation", len(fitter.sizes_px) * len(self.archive.labelled)) as advance:
             right = find_right(
                 self.archive,
-                load_weights(written, self.sizes_px["high"]),
-                self.sizes_px["high"],
-                self.sizes_px,
-                self.runtime,
-                self.batch_size,
+                load_weights(written, fitter.sizes_px["high"]),
+                fitter.sizes_px["high"],
+                fitter.sizes_px,
+                fitter.runtime,
+                fitter.batch_size,
                 advance,
             )
-        return {**document, "validation": score_validation(right), "differences": compare_sizes(right)}
-
-    def _fit_heads(self, weights: Weights) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state's new entries, and what to say of them."""
-        params, data = self.params, self.data
-        images = len(data.train.labels) + len(data.holdout.labels)
-        with self.show("heads", len(self.sizes_px) * images) as advance:
-            heads = fit_heads(
-                weights, data, self.sizes_px.values(), self.runtime, self.batch_size, params, advance
-            )
-        fitted = {role: heads[size_px] for role, size_px in self.sizes_px.items()}
-        account = {
-            "decay": params.head_decay,
-            "label_smoothing": params.label_smoothing,
-            "distillation": params.distillation,
-            "data_sha256": data.sha256,
-            "holdout": {
-                role: {"own": each.holdout_own, "shared": each.holdout_shared}
-                for role, each in fitted.items()
-            },
-        }
-        return to_state(heads), account
+        return {**account, "validation": score_validation(right), "differences": compare_sizes(right)}
 
 
 def write_weights(path: Path, weights: Weights, classes: list[str], about: Mapping[str, Any]) -> None:
@@ -141,11 +106,7 @@ def find_right(
     right: dict[Role, Tensor] = {}
     for role, size_px in sizes_px.items():
         engine = build_engine(Spec(weights, canvas_px, size_px, runtime), batch_size)
-        answers = []
-        for part in canvases.split(batch_size):
-            answers.append(engine.run(engine.upload(part)).logits.argmax(1).cpu())
-            advance(len(part))
-        right[role] = torch.cat(answers) == expected
+        right[role] = answer(engine, canvases, advance) == expected
     return right
 
 
