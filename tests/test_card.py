@@ -31,13 +31,21 @@ def test_the_card_has_a_line_for_each_resolution_and_how_the_weights_came_about(
     assert order == "On the same images, paired: high less low +5.00 points [+4.21, +5.79]."
 
 
-def test_the_card_shows_what_the_heads_are_worth_on_images_held_out():
+def test_the_card_shows_what_each_size_has_to_itself_is_worth_on_images_held_out():
     held = {"low": {"own": 0.27, "shared": 0.26}, "high": {"own": 0.32, "shared": 0.305}}
     heads = {"holdout": held, "machine": {**TRAINED["machine"], "gpu": "Fast"}}
-    head, _, low, *_, account = format_card({**TRAINED, "heads": heads}, {"low": 32, "high": 64}).splitlines()
+    stems = {"holdout": {"low": {"own": 0.26, "shared": 0.245}, "high": {"own": 0.305, "shared": 0.3}}}
+    sizes = {"low": 32, "high": 64}
+    head, _, low, *_, account = format_card({**TRAINED, "heads": heads}, sizes).splitlines()
     assert head.endswith("| held-out training images | with one head for all |")
     assert low.endswith("| 27.00 % | 26.00 % |")
-    assert "The heads were fitted on Fast, torch 2.14.1." in account
+    assert "Heads were fitted on Fast, torch 2.14.1." in account
+    head, _, low, *_ = format_card({**TRAINED, "heads": heads, "stems": stems}, sizes).splitlines()
+    assert head.endswith("| with one head for all | and one patch embedding |")
+    assert low.endswith("| 27.00 % | 26.00 % | 24.50 % |")
+    head, _, low, *_ = format_card({**TRAINED, "stems": stems}, sizes).splitlines()
+    assert head.endswith("| held-out training images | with one patch embedding for all |")
+    assert low.endswith("| 26.00 % | 24.50 % |")
 
 
 def test_a_role_that_the_parameters_leave_out_is_named():
