@@ -12,11 +12,12 @@ from pipeline.backends import NATIVE, why_not
 from pipeline.engines.base import TOLERANCE, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
 from pipeline.engines.cudagraph import captured_sizes
+from pipeline.engines.eager import EagerEngine
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.learned import Learned
 from pipeline.proxies import PROXIES
-from pipeline.vit import TracedViT, draw_weights
+from pipeline.vit import TracedViT, draw_weights, own_name
 from tests.made import canvases, engine, runtime, spec, weights
 
 CPU = torch.device("cpu")
@@ -75,6 +76,29 @@ def test_an_engine_answers_as_eager_within_its_tolerance(build, backend, precisi
     error = largest_error(found, expected)
     assert 0 < error < TOLERANCE[precision]
     torch.testing.assert_close(found.proxy, expected.proxy, rtol=TOLERANCE[precision], atol=0)
+
+
+@pytest.mark.parametrize("size_px", [32, 40, 64])
+@pytest.mark.parametrize(("backend", "precision"), ENGINES)
+def test_what_a_size_has_to_itself_is_what_runs(backend, precision, size_px):
+    """Engines may keep what sizes share, and one of them is built before."""
+    if reason := why_not(backend, CPU, precision):
+        pytest.skip(reason)
+    generator = torch.Generator().manual_seed(7)
+    state = dict(weights().state)
+    for own_px in (32, 64):
+        tokens = (own_px // 4) ** 2 + 1
+        state[own_name("pos_embed", own_px)] = torch.randn(1, tokens, 192, generator=generator)
+        for name in ("patch_embed.proj.weight", "head.weight", "head.bias"):
+            noise = torch.randn(state[name].shape, generator=generator)
+            state[own_name(name, own_px)] = 0.1 * noise
+    own = replace(weights(), state=state)
+    build_engine(replace(spec(48, backend, precision), weights=own), 1)
+    found = build_engine(replace(spec(size_px, backend, precision), weights=own), 4).run(IMAGES[:4])
+    expected = EagerEngine(replace(spec(size_px), weights=own), 4).run(IMAGES[:4])
+    assert 0 < largest_error(found, expected) < TOLERANCE[precision]
+    shared = engine(size_px).run(IMAGES[:4])
+    assert largest_error(expected, shared) > 2 * TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("eager", "float32"), *ENGINES])

@@ -111,10 +111,11 @@ class Packed:
         if reason := why_unfit(shape, layout):
             raise PipelineError(f"runtime.backend: {reason}")
         self.network = _pack_network(weights, layout)  # Shared by all sizes.
+        patches = _tile(fused.patches.flatten(1), torch.zeros(shape.width), layout)
         head = _tile(fused.head.weight, fused.head.bias, layout)
-        own = fused.position, fused.first, head.tiles, head.bias
+        own = fused.position, fused.first, patches.tiles, patches.bias, head.tiles, head.bias
         self.own = [values.detach().contiguous() for values in own]
-        position, first, *head_at = (values.data_ptr() for values in self.own)
+        position, first, patches_at, patches_bias, *head_at = (values.data_ptr() for values in self.own)
         self.resizing: list[Tensor] = []
         self.model = Model(
             self._resize(canvas_px, size_px),
@@ -126,7 +127,7 @@ class Packed:
             shape.classes,
             layout.planes,
             self.network.chunks,
-            self.network.patches,
+            Linear(patches_at, patches_bias, None, patches.inputs, len(patches.bias)),
             Linear(*head_at, None, head.inputs, len(head.bias)),
             position,
             first,
@@ -157,7 +158,6 @@ class _Network:
         self.used = -self.arena.ctypes.data % _ALIGNMENT
         self.layout = _EIGHT_BITS if layout.quantises else layout
         self.lists: list[Any] = []
-        self.patches = self._linear(fused.patches.flatten(1), torch.zeros(shape.width), layout)
         self.norm = self._keep(fused.norm.weight), self._keep(fused.norm.bias)
         self.blocks = (Block * shape.depth)(*(self._block(block, shape.width) for block in fused.blocks))
         self.chunks = len(self.lists[0])
@@ -176,8 +176,8 @@ class _Network:
         self.lists.append((Linear * len(weights))(*map(self._linear, weights, biases)))
         return self.lists[-1]
 
-    def _linear(self, weight: Tensor, bias: Tensor, layout: Layout | None = None) -> ctypes.Structure:
-        tiles, bias, scales, inputs = _tile(weight, bias, layout or self.layout)
+    def _linear(self, weight: Tensor, bias: Tensor) -> ctypes.Structure:
+        tiles, bias, scales, inputs = _tile(weight, bias, self.layout)
         scales_at = None if scales is None else self._keep(scales)
         return Linear(self._keep(tiles), self._keep(bias), scales_at, inputs, len(bias))
 
