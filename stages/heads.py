@@ -57,6 +57,11 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     if model.weights == "random":
         raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
     weights = load_weights(model, sizes["high"])
+    if values.head_decay is None and any(name.startswith("head_") for name in weights.state):
+        raise PipelineError(
+            f"train.head_decay: empty, but {model.weights} has heads that were fitted with other patch "
+            "embeddings; set it, for example to 0.01, and they are fitted anew"
+        )
     runtime = resolve_runtime(runtime_params, weights.architecture)
     about = read_about(find_outside(model.weights))
     _check_held_out(about.get("recipe") or {}, values)

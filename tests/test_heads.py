@@ -180,6 +180,15 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
     assert "head_32px.weight" in read.state
 
 
+def test_heads_do_not_outlive_the_patch_embeddings_that_they_were_fitted_with(files):
+    assert heads().exit_code == 0
+    kept = Path("new.safetensors").read_bytes()
+    done = heads("model.weights=new.safetensors", "head_decay=")
+    assert done.exit_code == 1
+    assert "new.safetensors has heads that were fitted with other patch embeddings" in done.output
+    assert Path("new.safetensors").read_bytes() == kept
+
+
 def test_nothing_to_fit_is_refused(files):
     done = heads("stem_blur=", "head_decay=")
     assert done.exit_code == 1
