@@ -29,7 +29,7 @@ from pipeline.vit import Weights
 
 ESCALATION_RATE = 0.095
 # Largest batch, and images of an offline block, by kind of device; a GPU is idle at the CPU's.
-BATCH = {"cpu": 32, "cuda": 1024}
+BATCH = {"cpu": 32, "cuda": 512}
 # The escalated images of a block that fill no batch weigh less in a larger one.
 OFFLINE_BLOCK = {"cpu": 256, "cuda": 4096}
 SINGLE_BLOCK = 20

@@ -101,12 +101,18 @@ def _goal_rows(goals: Document) -> list[str]:
 
 def _anatomy_rows(anatomy: Document) -> list[str]:
     roles = [(f"{name}, {role}", found[role]) for name, found in anatomy.items() for role in ("low", "high")]
+    passes = [(name, found, found["least_ms"]) for name, found in roles]
+    passes += [
+        (f"{name}, per image of {found['batch']['batch_size']}", found["batch"], found["least_ms"])
+        for name, found in roles
+        if "batch" in found
+    ]
 
     def rows() -> Iterator[tuple[str, ...]]:
-        for name, found in roles:
+        for name, found, least_ms in passes:
             parts = [milliseconds(value) for value in found["parts_ms"].values()]
-            shown = milliseconds(found["pass_ms"]), *parts, milliseconds(found["least_ms"])
-            yield (name, *shown, f"{100 * found['least_ms'] / found['pass_ms']:.0f} %")
+            shown = milliseconds(found["pass_ms"]), *parts, milliseconds(least_ms)
+            yield (name, *shown, f"{100 * least_ms / found['pass_ms']:.0f} %")
 
     kinds = roles[0][1]["parts_ms"]
     return _table(("engine", "pass", *kinds, "products at the peak", "peak over pass"), rows())

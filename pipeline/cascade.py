@@ -4,7 +4,8 @@ Every call starts with canvases on the host and ends with answers on the host; t
 """
 
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.answers import NEEDS, Answers, PolicyName
-from pipeline.engines.base import Engine, Spec, one_torch_thread
+from pipeline.engines.base import Coming, Engine, Prediction, Spec, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
 from pipeline.policy import Policy, decide, decide_one, proxy_of
@@ -47,8 +48,8 @@ class Cascade:
             return self._answer_one(name, canvases)
         if name == "adaptive":
             return self._adaptive(canvases)
-        engine = self.engines[NEEDS[name][0]]
-        parts = [engine.predict(engine.upload(part)).top1 for part in canvases.split(engine.batch_size)]
+        passes = _run_batches(self.engines[NEEDS[name][0]], canvases)
+        parts = [found.top1 for _batch, found in passes]
         return Answers(np.concatenate(parts), np.full(len(canvases), name == "static_high"))
 
     def _answer_one(self, name: PolicyName, canvas: Tensor) -> Answers:
@@ -66,22 +67,41 @@ class Cascade:
 
     def _adaptive(self, canvases: Tensor) -> Answers:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
-        low, waiting, count = self.engines["low"], self.waiting, len(canvases)
+        waiting, count = self.waiting, len(canvases)
         assert waiting is not None
         answers = Answers(np.empty(count, dtype=np.int64), np.zeros(count, dtype=bool))
-        for start in range(0, count, low.batch_size):
-            batch = low.upload(canvases[start : start + low.batch_size])
-            top1, proxy = low.predict(batch)
+        start = 0
+        for batch, (top1, proxy) in _run_batches(self.engines["low"], canvases):
             assert proxy is not None
             escalated = decide(self.policy, proxy)
-            answers.top1[start : start + len(batch)] = top1
-            answers.escalated[start : start + len(batch)] = escalated
+            end = start + len(batch)
+            answers.top1[start:end] = top1
+            answers.escalated[start:end] = escalated
             waiting.add(batch, start, np.flatnonzero(escalated))
-            waiting.run_full(answers.top1)
+            waiting.run_full()
             if self.deadline_ms is not None and waiting.waited_ms() >= self.deadline_ms:
-                waiting.run_rest(answers.top1)
-        waiting.run_rest(answers.top1)
+                waiting.run_rest()
+            start = end
+        waiting.run_rest()
+        waiting.take_answers(answers.top1)
         return answers
+
+
+def _run_batches(engine: Engine, canvases: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
+    """Every batch, on the device, and what the engine predicts of it.
+
+    A GPU has the next batch before anyone waits for the last, so that it never waits for the host.
+    """
+    under_way: deque[tuple[Tensor, Coming]] = deque()
+    ahead = int(engine.runtime.device.type != "cpu")
+    for part in canvases.split(engine.batch_size):
+        batch = engine.upload(part)
+        under_way.append((batch, engine.begin(batch)))
+        if len(under_way) > ahead:
+            batch, coming = under_way.popleft()
+            yield batch, coming()
+    for batch, coming in under_way:
+        yield batch, coming()
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,7 @@ class _Waiting:
         self.room = low.batch_size + high.batch_size - 1
         self.canvases: Tensor | None = None
         self.rows: list[int] = []
+        self.under_way: list[tuple[list[int], Coming]] = []
         self.since_s = self.added_s = 0.0
 
     def waited_ms(self) -> float:
@@ -142,22 +163,34 @@ class _Waiting:
             if len(chosen) == len(batch):
                 into.copy_(batch)
             else:
-                torch.index_select(batch, 0, torch.from_numpy(chosen).to(batch.device), out=into)
+                torch.index_select(batch, 0, _send(chosen, batch.device), out=into)
 
-    def run_full(self, top1: NDArray[np.int64]) -> None:
+    def run_full(self) -> None:
         while len(self.rows) >= self.high.batch_size:
-            self._run(self.high.batch_size, top1)
+            self._run(self.high.batch_size)
 
-    def run_rest(self, top1: NDArray[np.int64]) -> None:
+    def run_rest(self) -> None:
         if self.rows:
-            self._run(len(self.rows), top1)
+            self._run(len(self.rows))
 
-    def _run(self, count: int, top1: NDArray[np.int64]) -> None:
+    def take_answers(self, top1: NDArray[np.int64]) -> None:
+        """Wait for all high passes, and put their answers into their rows."""
+        under_way, self.under_way = self.under_way, []
+        for rows, coming in under_way:
+            top1[rows] = coming().top1
+
+    def _run(self, count: int) -> None:
         assert self.canvases is not None
         now, self.rows = self.rows[:count], self.rows[count:]
-        top1[now] = self.high.predict(self.canvases[:count]).top1
+        self.under_way.append((now, self.high.begin(self.canvases[:count])))
         if self.rows:
             with one_torch_thread():
                 rest = self.canvases[count : count + len(self.rows)].clone()
                 self.canvases[: len(rest)].copy_(rest)
             self.since_s = self.added_s  # A full batch is run at once, so what is left came last.
+
+
+def _send(rows: NDArray[np.intp], device: torch.device) -> Tensor:
+    """From pinned memory where there is a GPU: of other memory it would first do all that is queued."""
+    numbers = torch.from_numpy(rows)
+    return numbers if device.type == "cpu" else numbers.pin_memory().to(device, non_blocking=True)

@@ -35,6 +35,7 @@ class FusedViT(nn.Module):
     dtype: of the linear layers; tokens, norms and what is returned stay float32.
     divisible: attention asks one query more where their number is prime (257 at 64 px in patches of 4). A
     library that divides the queries of one image among threads then can, where it had only the heads.
+    split: linear layers multiply float32 as sums of two bfloat16.
     """
 
     position: Tensor
@@ -48,6 +49,7 @@ class FusedViT(nn.Module):
         proxy: Proxy | None,
         dtype: torch.dtype = torch.float32,
         divisible: bool = False,
+        split: bool = False,
     ) -> None:
         super().__init__()
         shape, reference = weights.architecture, TracedViT(weights, size_px)
@@ -62,7 +64,8 @@ class FusedViT(nn.Module):
         self.register_buffer("first", state["cls_token"] + state["pos_embed"][:, :1])
         spare = int(divisible and _is_prime(shape.count_tokens(size_px)))
         self.blocks = nn.ModuleList(
-            _Block(_part(state, f"blocks.{index}."), shape, spare) for index in range(shape.depth)
+            _Block(_part(state, f"blocks.{index}."), shape, spare, cls_only=index == shape.depth - 1)
+            for index in range(shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, _EPSILON)
         self.norm.load_state_dict(_part(state, "norm."))
@@ -70,21 +73,31 @@ class FusedViT(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 layer.to(dtype)
+        if split:
+            _split_layers(self)
         self.patches.data = self.patches.to(dtype)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        tokens = self.embed(images)
+        steps: list[Tensor] = []
+        update: Tensor | None = None
+        for block in self.blocks:
+            cls, tokens, update = block(tokens, update)
+            steps.append(cls)
+        assert update is not None
+        return self.finish(tokens, update, *steps)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, size, size) to tokens (B, N, D)."""
         patches = F.conv2d(images.to(self.patches.dtype), self.patches, stride=self.patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2).float() + self.position
-        tokens = torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)  # B, N, D
-        steps = [tokens[:, 0]]
-        *blocks, last = self.blocks
-        for block in blocks:
-            tokens = block(tokens)
-            steps.append(tokens[:, 0])
-        assert isinstance(last, _Block)
-        steps.append(last.cls_only(tokens)[:, 0])
-        embedding, trace = self.norm(steps[-1]), torch.stack(steps, dim=1)
+        return torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)
+
+    def finish(self, tokens: Tensor, update: Tensor, *steps: Tensor) -> tuple[Tensor, ...]:
+        """What the last block returns, and the class tokens before every block, (B, D) each."""
+        trace = torch.stack([*steps, (tokens + update)[:, 0]], dim=1)
+        embedding = self.norm(trace[:, -1])
         logits = _apply(self.head, embedding).float()
         result = logits, embedding, trace
         return (*result, self._score(trace, logits)) if self.proxy else result
@@ -102,12 +115,14 @@ class FusedViT(nn.Module):
 class _Block(nn.Module):
     """Attention and MLP, each behind a norm without affine part and added to the tokens.
 
-    spare: queries of zeros that are asked beside those of the tokens.
+    What the MLP adds is left to the block behind, which so adds and normalises at once, also where a compiler
+    sees one block at a time. spare: queries of zeros that are asked beside those of the tokens. cls_only: the
+    class token asks all tokens, and only it goes on.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], shape: Architecture, spare: int) -> None:
+    def __init__(self, state: Mapping[str, Tensor], shape: Architecture, spare: int, cls_only: bool) -> None:
         super().__init__()
-        self.width, self.heads, self.spare = shape.width, shape.heads, spare
+        self.width, self.heads, self.spare, self.cls_only = shape.width, shape.heads, spare, cls_only
         qkv = _fold_norm(state, "norm1", "attn.qkv")
         scale = torch.ones(3 * shape.width)
         scale[: shape.width] = (shape.width // shape.heads) ** -0.5
@@ -117,35 +132,32 @@ class _Block(nn.Module):
         self.narrow = _linear(_Affine(state["mlp.fc2.weight"], state["mlp.fc2.bias"]))
         self.local = _local(state) if "local.weight" in state else None
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, D)."""
-        tokens = self._look_around(tokens)
-        count = tokens.shape[1]
-        qkv = _apply(self.qkv, _normalise(tokens)).reshape(-1, count, 3, self.heads, self.width // self.heads)
+    def forward(self, tokens: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, D) and what is yet to be added to them, None for the first block's.
+
+        Returns the class token that came in, (B, D), and tokens and what to add, (B, N or 1, D).
+        """
+        tokens = tokens if update is None else tokens + update
+        if self.local is not None:
+            tokens = map_patches(self.local, tokens)
+        going_on = tokens[:, :1] if self.cls_only else tokens
+        attended = F.scaled_dot_product_attention(*self._ask(_normalise(tokens)), scale=1.0)
+        attended = attended[:, :, : going_on.shape[1]].transpose(1, 2).reshape(going_on.shape)
+        going_on = going_on + _apply(self.out, attended)
+        widened = F.gelu(_apply(self.widen, _normalise(going_on)))
+        return tokens[:, 0], going_on, _apply(self.narrow, widened)
+
+    def _ask(self, normalised: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, (B, heads, N or 1, D / heads)."""
+        count, width = normalised.shape[1], self.width
+        if self.cls_only:
+            query = _apply(self.qkv, normalised[:, :1], slice(0, width))
+            both = _apply(self.qkv, normalised, slice(width, 3 * width))
+            split = query, both[..., :width], both[..., width:]
+            return tuple(_split_heads(values, self.heads) for values in split)  # type: ignore[return-value]
+        qkv = _apply(self.qkv, normalised).reshape(-1, count, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.spare:
-            query = F.pad(query, (0, 0, 0, self.spare))
-        return self._add(tokens, query, key, value)
-
-    def cls_only(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, 1, D): the class token asks all tokens, and only it goes on."""
-        tokens = self._look_around(tokens)
-        weights, biases, width = self.qkv.weight, self.qkv.bias, self.width
-        normalised = _normalise(tokens).to(weights.dtype)
-        query = F.linear(normalised[:, :1], weights[:width], biases[:width])
-        both = F.linear(normalised, weights[width:], biases[width:])
-        key, value = both[..., :width], both[..., width:]
-        return self._add(tokens[:, :1], *(_split_heads(values, self.heads) for values in (query, key, value)))
-
-    def _look_around(self, tokens: Tensor) -> Tensor:
-        return tokens if self.local is None else map_patches(self.local, tokens)
-
-    def _add(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        attended = attended[:, :, : tokens.shape[1]]
-        tokens = tokens + self.out(attended.transpose(1, 2).reshape(tokens.shape))
-        changed: Tensor = tokens + self.narrow(F.gelu(_apply(self.widen, _normalise(tokens))))
-        return changed
+        return F.pad(query, (0, 0, 0, self.spare)) if self.spare else query, key, value
 
 
 def _is_prime(count: int) -> bool:
@@ -156,11 +168,65 @@ def _normalise(tokens: Tensor) -> Tensor:
     return F.layer_norm(tokens, tokens.shape[-1:], eps=_EPSILON)
 
 
-def _apply(layer: nn.Module, values: Tensor) -> Tensor:
-    """A linear layer, in the precision of its weights."""
+def _apply(layer: nn.Module, values: Tensor, outputs: slice | None = None) -> Tensor:
+    """A linear layer, in the precision of its weights; `outputs`: only these."""
+    if isinstance(layer, _SplitLinear):
+        return layer(values, outputs or slice(None))  # type: ignore[no-any-return]
     assert isinstance(layer, nn.Linear)
-    applied: Tensor = layer(values.to(layer.weight.dtype))
-    return applied
+    values = values.to(layer.weight.dtype)
+    if outputs is None:
+        return layer(values)  # type: ignore[no-any-return]
+    return F.linear(values, layer.weight[outputs], layer.bias[outputs])
+
+
+class _SplitLinear(nn.Module):
+    """A layer of float32 whose products are those of bfloat16, for units that have no others of that speed.
+
+    Values and weights are sums of two bfloat16, high and low. Of the four products the one of both lows is
+    left out, which is as small as what rounds off. The other three are one: (high, high, low) times
+    (high, low, high).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        high, low = split_float32(layer.weight.detach())
+        self.register_buffer("weight", torch.cat([high, low, high], dim=1))  # out, 3 in
+        self.register_buffer("bias", layer.bias.detach())
+
+    def forward(self, values: Tensor, outputs: slice) -> Tensor:
+        """(..., in) to (..., out), float32."""
+        high, low = split_float32(values)
+        rows = torch.cat([high, high, low], dim=-1).flatten(0, -2)
+        products = _multiply(rows, self.weight[outputs].T)
+        return products.reshape(*values.shape[:-1], -1) + self.bias[outputs]
+
+
+def split_float32(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Two bfloat16 whose sum is `values` to 2^-17 of its size; NaN and infinity give NaN.
+
+    By the bits, since a compiler takes float32 to bfloat16 and back for nothing, and leaves it out.
+    """
+    half, kept = 1 << 15, -1 << 16
+    high = ((values.view(torch.int32) + half) & kept).view(torch.float32)
+    return high.bfloat16(), (values - high).bfloat16()
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Of bfloat16, summed up in float32 and not rounded; a CPU, which has no such product, takes float32."""
+    if left.is_cpu:
+        return left.float() @ right.float()
+    return torch.mm(left, right, out_dtype=torch.float32)
+
+
+def _split_layers(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _SplitLinear(child))
+        else:
+            _split_layers(child)
 
 
 def _split_heads(values: Tensor, heads: int) -> Tensor:

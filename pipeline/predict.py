@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.ahead import decode_ahead, run_ahead
 from pipeline.answers import NEEDS
 from pipeline.cascade import Bench, Cascade
-from pipeline.engines.base import Answer, Engine, Prediction
+from pipeline.engines.base import Answer, Coming, Engine, Prediction
 from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas
 from pipeline.inputs import Input
@@ -89,10 +89,16 @@ class _Overheard(Engine):
     def run(self, canvases: Tensor) -> Answer:
         return self.inner.run(canvases)
 
+    def begin(self, canvases: Tensor) -> Coming:
+        coming = self.inner.begin(canvases)
+        return lambda: self._hear(coming())
+
     def predict(self, canvases: Tensor) -> Prediction:
-        found = self.inner.predict(canvases)
+        return self._hear(self.inner.predict(canvases))
+
+    def _hear(self, found: Prediction) -> Prediction:
         assert found.proxy is not None
-        self.heard.append(found.proxy.copy())  # The engine's next run overwrites it.
+        self.heard.append(found.proxy.copy())  # The engine's next run may overwrite it.
         return found
 
     def take_proxy(self) -> NDArray[np.floating]:

@@ -12,15 +12,16 @@ from benchmarks import anatomy
 from benchmarks.__main__ import main
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtimes
-from benchmarks.kernels import kind_of
+from benchmarks.kernels import ask_torch, kind_of
 from benchmarks.table import format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.answers import NEEDS, Answers
 from pipeline.backends import NATIVE, why_not
+from pipeline.cascade import Bench
 from pipeline.fused import FusedViT
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
-from tests.made import canvases, engine, runtime, weights
+from tests.made import canvases, engine, policy, runtime, weights
 
 
 def policies(low_ms, high_ms, adaptive_ms):
@@ -163,6 +164,15 @@ def test_a_pass_is_taken_apart(backend, monkeypatch):
         assert min(found["batch_ms_per_image"].values()) > 0
 
 
+def test_a_pass_in_batches_is_told_per_image():
+    bench = Bench(weights(), {"low": 32, "high": 64}, runtime(), policy(0.0), 4)
+    found = ask_torch(bench, "low", canvases(3), batch_size=4)
+    assert found["batch_size"] == 4
+    assert sum(found["parts_ms"].values()) == pytest.approx(found["pass_ms"])
+    assert 0 < found["parts_ms"]["products"] < found["pass_ms"]
+    assert found["pass_ms"] < ask_torch(bench, "high", canvases(3), batch_size=4)["pass_ms"]
+
+
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [
@@ -174,7 +184,9 @@ def test_a_pass_is_taken_apart(backend, monkeypatch):
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
         ("void at::native::vectorized_layer_norm_kernel<float, float>", "norms"),
         ("triton_per_fused_add_native_layer_norm_4", "norms"),
-        ("Memcpy HtoD (Pageable -> Device)", "moves, resize"),
+        ("triton_poi_fused__scaled_dot_product_flash_attention_addmm_gelu_5", "GELU, sums"),
+        ("Memcpy HtoD (Pageable -> Device)", "from the host"),
+        ("Memcpy DtoD (Device -> Device)", "moves, resize"),
         ("triton_poi_fused_convert_element_type_gelu_6", "GELU, sums"),
         ("aten::gelu", "GELU, sums"),
     ],

@@ -1,7 +1,9 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.answers import NEEDS
 from pipeline.cascade import Bench, Cascade
@@ -58,14 +60,15 @@ class Counting:
 
     def __init__(self, inner, takes_s=0.0):
         self.inner, self.batch_size, self.takes_s, self.sizes = inner, inner.batch_size, takes_s, []
+        self.runtime = inner.runtime
 
     def upload(self, images):
         return self.inner.upload(images)
 
-    def predict(self, images):
+    def begin(self, images):
         self.sizes.append(len(images))
         time.sleep(self.takes_s)
-        return self.inner.predict(images)
+        return self.inner.begin(images)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +117,18 @@ def test_a_bench_builds_only_what_is_asked_for():
     full = bench.build({"low": 1, "mid": 1, "high": 4})
     assert full.policies == tuple(NEEDS)
     assert (full.engines["mid"].size_px, full.engines["high"].batch_size) == (48, 4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["eager", "cudagraph"])
+@pytest.mark.parametrize("threshold", [NEVER_ESCALATE, MIDDLE, ALWAYS_ESCALATE])
+def test_a_gpu_that_is_given_batches_ahead_answers_as_one_image_at_a_time(backend, threshold):
+    on_gpu = replace(runtime(), device=torch.device("cuda"), backend=backend)
+    images = canvases(200)
+    bench = Bench(weights(), {"low": 32, "high": 64}, on_gpu, policy(threshold), 16)
+    batched, single = bench.build({"low": 16, "high": 8}), bench.build({"low": 1, "high": 1})
+    for name in ("static_low", "static_high", "adaptive"):
+        found = batched.answer(name, images)
+        expected = [single.answer(name, image[None]) for image in images]
+        assert found.escalated.tolist() == [bool(answer.escalated[0]) for answer in expected]
+        assert found.top1.tolist() == [int(answer.top1[0]) for answer in expected]

@@ -5,21 +5,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
-from pipeline.engines.base import TOLERANCE, halvings, split_evenly
+from pipeline.engines.base import TOLERANCE, Answer, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
-from pipeline.engines.cudagraph import captured_sizes
+from pipeline.engines.compiled import compile_parts
+from pipeline.engines.cudagraph import captured_sizes, list_models, split_cheapest
 from pipeline.engines.eager import EagerEngine
-from pipeline.fused import FusedViT
+from pipeline.fused import FusedViT, split_float32
 from pipeline.images import resize
 from pipeline.learned import Learned
-from pipeline.proxies import PROXIES
+from pipeline.proxies import PROXIES, cls_change
 from pipeline.vit import TracedViT, draw_weights, own_name
 from tests.made import canvases, engine, runtime, spec, weights
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CPU = torch.device("cpu")
 IMAGES = canvases(11)
 LOCAL = draw_weights(ARCHITECTURES["static_vit_local"], 0, 64)
@@ -211,20 +214,104 @@ def test_the_compiled_engine_answers_as_eager():
     assert 0 < largest_error(found, engine(32).run(IMAGES[:1])) < TOLERANCE["float32"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def on_gpu(backend, precision, size_px=32):
+    on_gpu = replace(runtime(), device=torch.device("cuda"), backend=backend, precision=precision)
+    return replace(spec(size_px), runtime=on_gpu)
+
+
+@needs_gpu
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_captured_engine_answers_as_eager(precision):
-    on_gpu = replace(spec(32), runtime=replace(runtime(), device=torch.device("cuda"), backend="cudagraph"))
-    on_gpu = replace(on_gpu, runtime=replace(on_gpu.runtime, precision=precision))
-    built = build_engine(on_gpu, 4)
+def test_the_captured_engine_answers_as_eager(precision, count):
+    built = build_engine(on_gpu("cudagraph", precision), 7)
     # Whatever the engine let go of is written over.
     assert torch.full((1 << 28,), float("nan"), device="cuda").isnan().all()
-    found = built.run(built.upload(IMAGES[:3]))
+    found = built.run(built.upload(IMAGES[:count])).each(torch.clone)
     # On the same device: another one's resize rounds some pixels otherwise.
-    eager = build_engine(
-        replace(on_gpu, runtime=replace(on_gpu.runtime, backend="eager", precision="float32")), 4
-    )
-    assert largest_error(found, eager.run(eager.upload(IMAGES[:3]))) < TOLERANCE[precision]
+    eager = build_engine(on_gpu("eager", "float32"), 7)
+    assert largest_error(found, eager.run(eager.upload(IMAGES[:count]))) < TOLERANCE[precision]
+    prediction = built.predict(built.upload(IMAGES[:count]))
+    assert prediction.top1.tolist() == found.logits.argmax(1).tolist()
+    assert prediction.proxy.tolist() == found.proxy.tolist()
+
+
+@needs_gpu
+@pytest.mark.parametrize("model", range(3))
+def test_every_model_that_could_be_captured_answers_as_eager(model):
+    captured = on_gpu("cudagraph", "float32")
+    images = resize(IMAGES.to("cuda"), 32)
+    for count in (1, 3):
+        with torch.no_grad():
+            logits = list_models(captured)[model](images[:count])[0]
+        eager = build_engine(on_gpu("eager", "float32"), 4)
+        expected = eager.run(eager.upload(IMAGES[:count])).logits
+        assert float((logits - expected).abs().max() / expected.abs().max()) < TOLERANCE["float32"]
+
+
+@needs_gpu
+def test_two_parts_answer_as_one():
+    built = build_engine(on_gpu("cudagraph", "float32"), 8)
+    whole = built.run(built.upload(IMAGES[:8])).each(torch.clone)
+    built.parts = lambda count: [4, count - 4]
+    parts = built.run(built.upload(IMAGES[:8]))
+    assert largest_error(parts, whole) < TOLERANCE["float32"]
+    prediction = built.predict(built.upload(IMAGES[:8]))
+    assert prediction.top1.tolist() == whole.logits.argmax(1).tolist()
+    assert prediction.proxy.tolist() == parts.proxy.tolist()
+
+
+@needs_gpu
+@pytest.mark.parametrize("backend", ["eager", "cudagraph"])
+def test_what_is_begun_stays_as_it_was(backend):
+    built = build_engine(on_gpu(backend, "float32"), 4)
+    uploaded = [built.upload(part) for part in IMAGES[:8].split(2)]
+    expected = [built.predict(part) for part in uploaded]
+    coming = [built.begin(built.upload(part)) for part in IMAGES[:8].split(2)]
+    for wait, prediction in zip(coming, expected, strict=True):
+        assert wait().proxy.tolist() == prediction.proxy.tolist()
+
+
+def test_a_model_of_split_numbers_answers_as_eager():
+    for size_px in (32, 64):
+        model = FusedViT(weights(), size_px, cls_change, split=True)
+        found = Answer(*model(resize(IMAGES, size_px)))
+        assert 0 < largest_error(found, engine(size_px).run(IMAGES)) < TOLERANCE["float32"]
+
+
+@torch._dynamo.config.patch(recompile_limit=99, fail_on_recompile_limit_hit=True)
+@torch.no_grad()
+def test_a_model_compiled_in_parts_answers_as_eager_and_compiles_few():
+    counter = CompileCounter()
+    for size_px in (32, 64):
+        model = compile_parts(FusedViT(weights(), size_px, cls_change), counter)
+        for count in (11, 1, 2, 5):
+            found = Answer(*model(resize(IMAGES[:count], size_px)))
+            assert largest_error(found, engine(size_px).run(IMAGES[:count])) < TOLERANCE["float32"]
+    # Embedding, first block, those between, last, end: for each size, for one image and for more.
+    assert counter.frame_count <= 2 * 2 * 5
+
+
+def test_a_number_is_split_to_a_hundred_thousandth_of_itself():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(10_000, generator=generator) * 10.0 ** torch.arange(-5, 5).repeat(1000)
+    for split in (split_float32, torch.compile(split_float32)):
+        high, low = split(values)
+        assert high.dtype == low.dtype == torch.bfloat16
+        torch.testing.assert_close(high.float() + low.float(), values, rtol=2**-16, atol=0)
+        assert low.any()
+    for part in split_float32(torch.tensor([float("nan"), float("inf"), -float("inf")]))[1]:
+        assert part.isnan()
+
+
+def test_what_fills_no_captured_size_runs_in_two_where_that_takes_less():
+    seconds = {1: 1.0, 2: 1.1, 3: 1.3, 4: 1.5, 6: 2.2, 8: 2.9, 16: 5.6, 24: 8.4, 32: 11.0}
+    assert split_cheapest(32, seconds) == [32]
+    assert split_cheapest(24, seconds) == [24]
+    assert split_cheapest(17, seconds) == [16, 1]  # 6.6 s, not 8.4
+    assert split_cheapest(23, seconds) == [23]  # In 24.
+    assert split_cheapest(5, seconds) == [5]  # In 6: two parts would take 2.5 s.
+    for count in range(1, 33):
+        assert sum(split_cheapest(count, seconds)) == count
 
 
 def test_batches_are_put_together_from_halvings():

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.engines.ferry import Ferry
 from pipeline.params.runtime import Precision
 from pipeline.proxies import Proxy
 from pipeline.runtime import Runtime
@@ -77,6 +78,21 @@ class Prediction(NamedTuple):
     proxy: NDArray[np.floating] | None
 
 
+# Waits for a prediction that a GPU still works on.
+Coming = Callable[[], Prediction]
+
+
+def summarize(answer: Answer) -> Tensor:
+    """(2, B) float32: index of the largest logit, and the proxy; (1, B) where there is none."""
+    rows = [answer.logits.argmax(1).float()]
+    return torch.stack(rows if answer.proxy is None else [*rows, answer.proxy.float()])
+
+
+def _read(summary: Tensor) -> Prediction:
+    top1, *proxy = summary.numpy()
+    return Prediction(top1.astype(np.int64), proxy[0] if proxy else None)
+
+
 def join(parts: list[Answer]) -> Answer:
     """One answer of copies, in the order of the parts."""
     return Answer(*(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True)))  # type: ignore[arg-type]
@@ -88,28 +104,56 @@ class Engine(ABC):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         self.spec = spec
         self.size_px, self.runtime, self.batch_size = spec.size_px, spec.runtime, batch_size
+        self._ferry: Ferry | None = None
 
     def upload(self, canvases: Tensor) -> Tensor:
-        """Host uint8 (B, 3, S, S) to the device."""
+        """Host uint8 (B, 3, S, S) to the device; a batch crosses while a GPU works on the one before."""
         device = self.runtime.device
-        return canvases if device.type == "cpu" else canvases.to(device, non_blocking=True)
+        if device.type == "cpu":
+            return canvases
+        if len(canvases) == 1:
+            return canvases.to(device, non_blocking=True)
+        if self._ferry is None:
+            px = self.spec.canvas_px
+            self._ferry = Ferry((self.batch_size, 3, px, px), device)
+        return self._ferry.carry(canvases)
 
     @abstractmethod
     def run(self, canvases: Tensor) -> Answer:
         """Device uint8 (B, 3, canvas_px, canvas_px) to an answer, which on a GPU may still be under way."""
 
+    def summarize(self, canvases: Tensor) -> Tensor:
+        """As `run`, and of its answer what a policy reads; valid until the engine's next run."""
+        return summarize(self.run(canvases))
+
+    def begin(self, canvases: Tensor) -> Coming:
+        """As `predict`, but without waiting for a GPU: what it returns does, when called.
+
+        That prediction stays valid. On a CPU all is done before.
+        """
+        if self.runtime.device.type == "cpu":
+            top1, proxy = self.predict(canvases)
+            kept = Prediction(top1.copy(), None if proxy is None else proxy.copy())
+            return lambda: kept
+        # Into pinned memory, for which the host need not wait; one transfer, and so one synchronisation.
+        summary = self.summarize(canvases).to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def wait() -> Prediction:
+            arrived.synchronize()
+            return _read(summary)
+
+        return wait
+
     def predict(self, canvases: Tensor) -> Prediction:
-        """As `run`, and to the host in one transfer, and so with one synchronisation."""
+        """As `run`, and to the host."""
+        if self.runtime.device.type != "cpu":
+            return self.begin(canvases)()
         answer = self.run(canvases)
-        if answer.logits.is_cpu:  # NumPy has no threads to get into the engine's way.
-            return Prediction(
-                answer.logits.numpy().argmax(1), None if answer.proxy is None else answer.proxy.numpy()
-            )
-        top1 = answer.logits.argmax(1)
-        if answer.proxy is None:
-            return Prediction(top1.cpu().numpy(), None)
-        together = torch.stack([top1.float(), answer.proxy.float()]).cpu().numpy()
-        return Prediction(together[0].astype(np.int64), together[1])
+        # NumPy has no threads to get into the engine's way.
+        proxy = None if answer.proxy is None else answer.proxy.numpy()
+        return Prediction(answer.logits.numpy().argmax(1), proxy)
 
 
 @contextmanager

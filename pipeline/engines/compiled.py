@@ -40,38 +40,67 @@ class CompiledEngine(Engine):
 def fused_model(spec: Spec) -> FusedViT:
     """On the device, in the precision of the runtime."""
     runtime = spec.runtime
-    return _fuse(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision)
+    return _fuse(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision, split=False)
 
 
-def compiled_model(spec: Spec) -> Model:
+def compiled_model(spec: Spec, split: bool = False) -> Model:
     """The fused model compiled: at its first single image, and at its first batch, for batches of any size.
 
-    Kept for the engines to come, since a run builds several for one role.
+    Kept for the engines to come, since a run builds several for one role. split: as of FusedViT.
     """
     runtime = spec.runtime
-    return _compile(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision)
+    return _compile(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision, split)
 
 
 def _fuse(
-    weights: Weights, size_px: int, proxy: Proxy | None, device: torch.device, precision: Precision
+    weights: Weights,
+    size_px: int,
+    proxy: Proxy | None,
+    device: torch.device,
+    precision: Precision,
+    split: bool,
 ) -> FusedViT:
-    return FusedViT(weights, size_px, proxy, _DTYPES[precision]).to(device)
+    return FusedViT(weights, size_px, proxy, _DTYPES[precision], split=split).to(device)
 
 
 @lru_cache(maxsize=_MOST_KEPT)
 def _compile(
-    weights: Weights, size_px: int, proxy: Proxy | None, device: torch.device, precision: Precision
+    weights: Weights,
+    size_px: int,
+    proxy: Proxy | None,
+    device: torch.device,
+    precision: Precision,
+    split: bool,
 ) -> Model:
     # All engines of a process share the count, beyond which torch would run eager in silence.
     torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
-    compiled = torch.compile(_fuse(weights, size_px, proxy, device, precision), options=options)
+    model = _fuse(weights, size_px, proxy, device, precision, split)
+    if device.type != "cpu":
+        return compile_parts(model)
+    return _by_batch(torch.compile(model, options={"freezing": True}))
 
-    def run(images: Tensor) -> tuple[Tensor, ...]:
-        if len(images) > 1:
-            torch._dynamo.mark_dynamic(images, 0)
-        answer: tuple[Tensor, ...] = compiled(images)
-        return answer
+
+def compile_parts(model: FusedViT, backend: str | Callable[..., Any] = "inductor") -> FusedViT:
+    """Every block by itself: one stands for all that are alike, so that this takes seconds, not minutes."""
+
+    def compile_part(part: Callable[..., Any]) -> Callable[..., Any]:
+        return _by_batch(torch.compile(part, dynamic=False, backend=backend))
+
+    for block in model.blocks:
+        block.forward = compile_part(block.forward)
+    model.embed = compile_part(model.embed)  # type: ignore[method-assign]
+    model.finish = compile_part(model.finish)  # type: ignore[method-assign]
+    return model
+
+
+def _by_batch(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once for one image, and once for any more."""
+
+    def run(*values: Tensor | None) -> Any:
+        for value in values:
+            if value is not None and len(value) > 1:
+                torch._dynamo.mark_dynamic(value, 0)
+        return compiled(*values)
 
     return run
