@@ -32,6 +32,8 @@ ESCALATION_RATE = 0.095
 BATCH = {"cpu": 32, "cuda": 512}
 # The escalated images of a block that fill no batch weigh less in a larger one.
 OFFLINE_BLOCK = {"cpu": 256, "cuda": 4096}
+# Images by which the batches are chosen; a GPU's overlap, so that it takes several to see what each takes.
+CHOOSING_IMAGES = {"cpu": 32, "cuda": 4096}
 SINGLE_BLOCK = 20
 # The usual way knows no batches: of an offline block it runs a part, which takes long enough.
 USUAL_IMAGES = 64
@@ -142,9 +144,9 @@ def _compare_in(
 def _batches(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Role, int]:
     if scenario == "single_stream":
         return dict.fromkeys(bench.sizes_px, 1)
-    largest = BATCH[bench.runtime.device.type]
-    engines = bench.build(dict.fromkeys(bench.sizes_px, largest)).engines
-    return choose_batches(engines, canvases[:largest])
+    kind = bench.runtime.device.type
+    engines = bench.build(dict.fromkeys(bench.sizes_px, BATCH[kind])).engines
+    return choose_batches(engines, canvases[: CHOOSING_IMAGES[kind]])
 
 
 def _measure(
