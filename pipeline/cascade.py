@@ -121,7 +121,7 @@ class Bench:
     def spec(self, role: Role) -> Spec:
         """The low pass alone is asked for the proxy: nobody reads that of another."""
         proxy = proxy_of(self.policy) if role == "low" else None
-        return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime, proxy)
+        return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime.of(role), proxy)
 
     def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
         """The engines of the roles named, each compiled for its batch."""

@@ -16,7 +16,7 @@ def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
         ("processor", _joined(environment, "processor")),
         ("threads", f"{_joined(environment, 'threads')} (of {_joined(environment, 'cores')} cores)"),
         ("backend", _joined(environment, "backend")),
-        ("precision", _joined(environment, "precision")),
+        ("precision", describe_precision(environment)),
         ("batch", _joined(environment, "batch_size")),
         ("resolutions", ", ".join(f"{role} {size_px} px" for role, size_px in sizes_px.items()) or DASH),
         ("images", _image_counts(metrics.fit)),
@@ -29,6 +29,12 @@ def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
         ("timed", TIMED),
         ("commit", _joined(environment, "commit")),
     ]
+
+
+def describe_precision(document: Document) -> str:
+    """Of the passes, from what says `precision` and may say `low_precision`."""
+    low = document.get("low_precision")
+    return _joined(document, "precision") + (f" (low: {low})" if low else "")
 
 
 def _joined(document: Document, *keys: str) -> str:

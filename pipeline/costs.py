@@ -40,6 +40,6 @@ def read_costs(path: Path, made_for: Mapping[str, Any], machine: Mapping[str, An
     precision or other sizes than the embeddings, which may come from another machine and so another backend.
     """
     profile = read_json(path)
-    running = {key: made_for[key] for key in ("weights_sha256", "precision")}
+    running = {key: made_for.get(key) for key in ("weights_sha256", "precision", "low_precision")}
     check_costs(profile, running, machine, {"low": made_for["low_px"], "high": made_for["high_px"]}, path)
     return Costs(*(profile[role]["latency_ms"]["mean"] for role in ("low", "high")))

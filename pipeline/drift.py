@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, chi2_contingency, fisher_exact, ks_2samp, kstwo
 
 from pipeline.certify import describe_promise
-from pipeline.embeddings import CONDITIONS
+from pipeline.embeddings import CONDITIONS, precisions_of
 from pipeline.errors import PipelineError, shorten
 from pipeline.policy import escalate
 
@@ -82,6 +82,7 @@ def check_conditions(made: Mapping[str, Any], made_for: Mapping[str, Any], where
     The backend may differ: the engines agree within their tolerance.
     """
     found = {key: made.get(key) for key in CONDITIONS if key != "backend"} | {"low_px": made.get("size_px")}
+    found |= precisions_of(made)
     for key, value in found.items():
         if made_for.get(key) != value:
             raise PipelineError(

@@ -36,13 +36,22 @@ def read_set_fingerprint(folder: Path, role: str) -> dict[str, Any]:
     return fingerprint
 
 
+def precisions_of(low: Mapping[str, Any]) -> dict[str, str | None]:
+    """What runtime.precision and low_precision were, by low's fingerprint; None: low had no other."""
+    own, of_high = low.get("precision"), low.get("high_precision")
+    return {"precision": of_high or own, "low_precision": own if of_high else None}
+
+
 def check_pair(low: Mapping[str, Any], high: Mapping[str, Any]) -> None:
-    """Refuse embeddings that differ in more than the role."""
+    """Refuse embeddings that differ in more than the role, and in the precision that low was asked for."""
+    expected = {**low, "precision": precisions_of(low)["precision"]}
+    if "high_precision" in low:  # Then each has the backend that its precision runs on.
+        expected["backend"] = high.get("backend")
     for key in (*CONDITIONS, "images_sha256"):
-        if low.get(key) != high.get(key):
+        if expected.get(key) != high.get(key):
             raise PipelineError(
-                f"the embeddings do not belong together: {key} is {low.get(key)} for low and {high.get(key)} "
-                "for high; run extract for both roles under the same settings"
+                f"the embeddings do not belong together: {key} is {expected.get(key)} for low and "
+                f"{high.get(key)} for high; run extract for both roles under the same settings"
             )
 
 

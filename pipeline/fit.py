@@ -18,7 +18,7 @@ from pipeline.calibration import (
     rank_correlation,
 )
 from pipeline.choice import choose, set_certifying_apart
-from pipeline.embeddings import CONDITIONS
+from pipeline.embeddings import CONDITIONS, precisions_of
 from pipeline.errors import PipelineError
 from pipeline.judge import column, has_labels, judge, plot_tables
 from pipeline.learned import NAME, layer_features
@@ -151,4 +151,5 @@ def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:
 def conditions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """What a policy was made for, from the fingerprint of the deltas."""
     low, high = fingerprint["low"], fingerprint["high"]
-    return {key: low[key] for key in CONDITIONS} | {"low_px": low["size_px"], "high_px": high["size_px"]}
+    found = {key: low[key] for key in CONDITIONS} | {"low_px": low["size_px"], "high_px": high["size_px"]}
+    return found | {key: value for key, value in precisions_of(low).items() if value}

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.embeddings import read_set_fingerprint
+from pipeline.embeddings import precisions_of, read_set_fingerprint
 from pipeline.errors import PipelineError, shorten
 from pipeline.files import read_json
 from pipeline.tables import read_fingerprint
 
 # The keys of the deltas' fingerprint that metrics/environment.json has as well, beside the sizes.
-_SHARED = ("images_sha256", "weights_sha256", "precision")
+_SHARED = ("images_sha256", "weights_sha256")
 
 
 def check_deltas(deltas: Path, low: Path) -> None:
@@ -42,9 +42,10 @@ def check_replayed(deltas: Path, environment: Path) -> None:
 def _find_difference(deltas: Path, environment: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """The first key that differs, with the value of the deltas and that of the environment."""
     fingerprint, sizes_px = read_fingerprint(deltas), environment.get("sizes_px", {})
-    made = {key: fingerprint["low"].get(key) for key in _SHARED}
+    made = {key: fingerprint["low"].get(key) for key in _SHARED} | precisions_of(fingerprint["low"])
     made |= {f"{role}_px": fingerprint[role]["size_px"] for role in ("low", "high")}
-    measured = {key: environment.get(key, "unknown") for key in _SHARED}
+    measured = {key: environment.get(key, "unknown") for key in (*_SHARED, "precision")}
+    measured["low_precision"] = environment.get("low_precision")
     measured |= {f"{role}_px": sizes_px.get(role, "unknown") for role in ("low", "high")}
     differing = [key for key, value in made.items() if measured[key] != value]
     return next(((key, shorten(key, made[key]), shorten(key, measured[key])) for key in differing), None)

@@ -26,6 +26,7 @@ _PARAMETERS = {
     "weights_sha256": "model.weights",
     "transform": "model.weights",
     "precision": "runtime.precision",
+    "low_precision": "runtime.low_precision",
     "backend": "runtime.backend",
     "canvas_px": "resolutions.high",
     "low_px": "resolutions.low",

@@ -38,7 +38,9 @@ def profile_roles(
     The roles take turns, so that all see the same machine. gflops counts one multiply-add as two
     operations, in 1e9, of the model as published; memory in MB of 1e6 bytes.
     """
-    specs = {role: Spec(weights, sizes_px["high"], size_px, runtime) for role, size_px in sizes_px.items()}
+    specs = {
+        role: Spec(weights, sizes_px["high"], size_px, runtime.of(role)) for role, size_px in sizes_px.items()
+    }
     latency_ms = time_single(specs, runs, within)
     batches_ms = time_batches(specs, batch_size)
     costs: dict[str, Any] = {

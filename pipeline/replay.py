@@ -55,6 +55,7 @@ def check_policy(bench: Bench, path: Path) -> None:
         "weights_sha256": bench.weights.sha256,
         "transform": describe_transform(bench.weights.normalisation),
         "precision": bench.runtime.precision,
+        "low_precision": bench.runtime.low_precision,
         "low_px": bench.sizes_px["low"],
         "high_px": bench.sizes_px["high"],
     }

@@ -1,6 +1,6 @@
 """Which device, precision and thread count the forward passes get; nothing falls back in silence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from pipeline.architecture import Architecture
 from pipeline.backends import choose_backend
 from pipeline.errors import PipelineError
 from pipeline.malloc import keep_freed_memory
+from pipeline.params.model import Role
 from pipeline.params.runtime import Precision, RuntimeParams
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -16,12 +17,24 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Resolved: no `auto` is left. `threads` is the number that a pass uses on the CPU."""
+    """Resolved: no `auto` is left. `threads` is the number that a pass uses on the CPU.
+
+    low_backend, low_precision: of the low pass, where it has a precision of its own.
+    """
 
     device: torch.device
     backend: str
     precision: Precision
     threads: int
+    low_backend: str | None = None
+    low_precision: Precision | None = None
+
+    def of(self, role: Role) -> "Runtime":
+        """What the passes of the role run on."""
+        one = replace(self, low_backend=None, low_precision=None)
+        if role != "low" or self.low_precision is None or self.low_backend is None:
+            return one
+        return replace(one, backend=self.low_backend, precision=self.low_precision)
 
 
 def resolve_runtime(params: RuntimeParams, shape: Architecture) -> Runtime:
@@ -32,6 +45,9 @@ def resolve_runtime(params: RuntimeParams, shape: Architecture) -> Runtime:
     device = _device(params.device)
     backend = choose_backend(params.backend, device, params.precision, shape)
     runtime = Runtime(device, backend, params.precision, params.threads or torch.get_num_threads())
+    if params.low_precision not in (None, params.precision):
+        low_backend = choose_backend(params.backend, device, params.low_precision, shape)
+        runtime = replace(runtime, low_backend=low_backend, low_precision=params.low_precision)
     prepare_process(runtime)
     return runtime
 

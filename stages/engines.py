@@ -28,13 +28,14 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...]) -> None:
     sizes = params.section("resolutions", ResolutionParams).by_role()
     within = params.section("replay", ReplayParams).stable_within
     weights = load_weights(params.section("model", ModelParams), sizes["high"])
-    chosen = resolve_runtime(params.section("runtime", RuntimeParams), weights.architecture)
+    whole = resolve_runtime(params.section("runtime", RuntimeParams), weights.architecture)
+    chosen, low = whole.of("high"), whole.of("low")
     columns = "".join(f"{f'{role} ms':>10}" for role in sizes)
     click.echo(f"{'engine':<10}{'precision':<10}{columns}   on {chosen.device}, {chosen.threads} threads")
     for backend in (name for name in BACKENDS if name not in skip):
         for precision in PRECISIONS:
             runtime = replace(chosen, backend=backend, precision=precision)
-            mark = "   <- runtime" if runtime == chosen else ""
+            mark = {low: "   <- runtime, low", chosen: "   <- runtime"}.get(runtime, "")
             reason = why_not(backend, chosen.device, precision, weights.architecture)
             shown = (
                 f"   not available: {reason}" if reason else _measure(weights, sizes, runtime, runs, within)

@@ -42,8 +42,11 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
     sizes = params.section("resolutions", ResolutionParams)
     options = params.section("extract", ExtractParams)
     weights = load_weights(params.section("model", ModelParams), sizes.high)
-    runtime = resolve_runtime(runtime_params, weights.architecture)
+    whole = resolve_runtime(runtime_params, weights.architecture)
+    runtime = whole.of(role)
     fingerprint = _fingerprint(role, getattr(sizes, role), sizes.high, weights, runtime, images)
+    if runtime.precision != whole.precision:
+        fingerprint["high_precision"] = whole.precision
     batch_size, shard_images = runtime_params.batch_size, options.shard_images
     scratch = SCRATCH / f"{role}-{_key(fingerprint, batch_size, shard_images)}"
     click.echo(

@@ -6,6 +6,7 @@ import click
 
 from pipeline.cascade import Bench
 from pipeline.checkpoint import load_weights
+from pipeline.conditions import describe_precision
 from pipeline.costs import check_costs
 from pipeline.files import read_json
 from pipeline.machine import describe_machine
@@ -40,6 +41,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     running = {
         "backend": runtime.backend,
         "precision": runtime.precision,
+        "low_precision": runtime.low_precision,
         "threads": runtime.threads,
         "weights_sha256": weights.sha256,
     }
@@ -51,9 +53,8 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
         costs = read_batch_costs(found, scenario)
         with progress(f"plan {scenario}", len(sample.image_ids) * len(RATES), "images") as advance:
             points = replay_rates(bench, sample, scenario, costs, settings, advance)
-        click.echo(
-            "\n".join([f"{scenario}, {runtime.backend}, {runtime.precision}:", *_lines(costs, points)])
-        )
+        title = f"{scenario}, {runtime.backend}, {describe_precision(running)}:"
+        click.echo("\n".join([title, *_lines(costs, points)]))
 
 
 def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:

@@ -85,6 +85,7 @@ def _fingerprint(bench: Bench, policy: Path) -> dict[str, Any]:
         "weights_sha256": bench.weights.sha256,
         "sizes_px": dict(bench.sizes_px),
         "precision": bench.runtime.precision,
+        "low_precision": bench.runtime.low_precision,
         "backend": bench.runtime.backend,
     }
 

@@ -35,6 +35,7 @@ def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
         "device": str(runtime.device),
         "backend": runtime.backend,
         "precision": runtime.precision,
+        "low_precision": runtime.low_precision,
         "threads": runtime.threads,
         "weights_sha256": weights.sha256,
         **name_processor(here),

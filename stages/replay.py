@@ -91,6 +91,7 @@ def _environment(
         "threads": runtime.threads,
         "backend": runtime.backend,
         "precision": runtime.precision,
+        "low_precision": runtime.low_precision,
         "batch_size": bench.batch_size,
         "sizes_px": dict(bench.sizes_px),
         "weights": params.section("model", ModelParams).weights,

@@ -7,9 +7,10 @@ import torch
 
 from pipeline.answers import NEEDS
 from pipeline.cascade import Bench, Cascade
+from pipeline.engines.build import build_engine
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, decide
 from pipeline.proxies import cls_change
-from tests.made import canvases, engine, policy, runtime, weights
+from tests.made import canvases, engine, policy, runtime, spec, weights
 
 IMAGES = canvases(11)
 PROXY = cls_change(engine(32).run(IMAGES).trace, None).numpy().astype(float)
@@ -109,6 +110,19 @@ def test_one_call_leaves_nothing_behind_for_the_next():
     both = cascade(MIDDLE, 4)
     first = both.answer("adaptive", IMAGES)
     assert both.answer("adaptive", IMAGES.flip(0)).top1.tolist() == first.top1[::-1].tolist()
+
+
+def test_the_low_engine_has_a_precision_of_its_own_where_asked():
+    mixed = replace(runtime(), low_backend="eager", low_precision="bfloat16")
+    bench = Bench(weights(), {"low": 32, "mid": 48, "high": 64}, mixed, policy(ALWAYS_ESCALATE), 4)
+    built = bench.build({"low": 4, "mid": 4, "high": 4})
+    precisions = {role: made.runtime.precision for role, made in built.engines.items()}
+    assert precisions == {"low": "bfloat16", "mid": "float32", "high": "float32"}
+    expected = engine(64).run(IMAGES).logits.argmax(1).tolist()
+    assert built.answer("adaptive", IMAGES).top1.tolist() == expected
+    low = build_engine(replace(spec(32), runtime=mixed.of("low")), 4)
+    found = np.concatenate([low.predict(part).top1 for part in IMAGES.split(4)])
+    assert built.answer("static_low", IMAGES).top1.tolist() == found.tolist()
 
 
 def test_a_bench_builds_only_what_is_asked_for():

@@ -74,6 +74,17 @@ def test_two_models_are_never_compared(tmp_path, images, key):
         compute(tmp_path, images, high_print={key: "other"})
 
 
+def test_low_may_have_the_precision_that_it_was_asked_for_beside_high(tmp_path, images):
+    mixed = {"precision": "int8", "high_precision": "float32", "backend": "another"}
+    low = write_set(tmp_path / "low", "low", IDS, LOW, LOW_LOGITS, **mixed)
+    high = write_set(tmp_path / "high", "high", IDS, HIGH, HIGH_LOGITS)
+    compute_deltas(images, low, high)
+    for changed in ({"precision": "bfloat16"}, {"weights_sha256": "other"}):
+        other = write_set(tmp_path / str(changed), "high", IDS, HIGH, HIGH_LOGITS, **changed)
+        with pytest.raises(PipelineError, match=f"do not belong together: {next(iter(changed))} is"):
+            compute_deltas(images, low, other)
+
+
 def test_the_roles_cannot_be_swapped(tmp_path, images):
     low = write_set(tmp_path / "low", "low", IDS, LOW, LOW_LOGITS)
     with pytest.raises(PipelineError, match="holds role 'low', expected 'high'"):

@@ -182,6 +182,15 @@ def test_the_backend_may_differ_and_nothing_else():
             check_conditions(fingerprint | {key: value}, made_for, "new")
 
 
+def test_new_images_need_the_precision_that_low_has_beside_high():
+    made_for = {key: FINGERPRINT[key] for key in ("weights_sha256", "transform", "canvas_px")}
+    made_for |= {"low_px": 32, "precision": "float32", "low_precision": "int8"}
+    fingerprint = FINGERPRINT | {"size_px": 32, "precision": "int8", "high_precision": "float32"}
+    check_conditions(fingerprint, made_for, "new")
+    with pytest.raises(PipelineError, match=r"made with low_precision = None, the policy is for int8"):
+        check_conditions(FINGERPRINT | {"size_px": 32}, made_for, "new")
+
+
 def test_the_monitor_needs_neither_torch_nor_polars():
     assert not outside_imports(import_closure(ROOT / "stages/drift.py")) & {"torch", "torchvision", "polars"}
 

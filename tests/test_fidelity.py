@@ -27,6 +27,24 @@ def test_bfloat16_differs_within_its_tolerance():
     assert found["decision_agreement"] == 1.0
 
 
+def test_each_role_is_held_against_the_tolerance_of_its_precision(monkeypatch):
+    mixed = replace(spec(32).runtime, low_backend="eager", low_precision="bfloat16")
+    asked = replace(bench(policy(NEVER_ESCALATE)), runtime=mixed)
+    found = compare_with_eager(asked, IMAGES)
+    assert found["low"]["logits"] > 1e-4
+    assert found["high"]["logits"] == 0
+    assert (found["within_tolerance"], found["tolerance"]) == (1, 5e-2)
+    # An error that bfloat16 may have and float32 may not.
+    blurred = replace(weights(), state={name: value * 1.002 for name, value in weights().state.items()})
+    monkeypatch.setattr(
+        "pipeline.fidelity.build_engine",
+        lambda asked, batch_size: EagerEngine(replace(asked, weights=blurred), batch_size),
+    )
+    found = compare_with_eager(asked, IMAGES)
+    assert found["largest_error"] < found["tolerance"]
+    assert found["within_tolerance"] == 0
+
+
 def test_an_engine_that_answers_otherwise_is_found_out(monkeypatch):
     other = replace(weights(), state={name: value * 1.5 for name, value in weights().state.items()})
     monkeypatch.setattr(

@@ -5,9 +5,10 @@ import pytest
 from pipeline.certify import set_apart
 from pipeline.costs import read_costs
 from pipeline.delta import compute_deltas, to_arrow
+from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
-from pipeline.fit import fit, read_samples
+from pipeline.fit import conditions, fit, read_samples
 from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table
@@ -185,6 +186,12 @@ def test_the_policy_records_what_it_was_made_for(tmp_path):
         "high_px": 64,
     }
     assert fitted.policy.calibration_images == 4
+
+
+def test_a_policy_says_which_precision_low_had_beside_high():
+    low = {**dict.fromkeys(CONDITIONS), "size_px": 32, "precision": "int8", "high_precision": "float32"}
+    made_for = conditions({"low": low, "high": {"size_px": 64}})
+    assert (made_for["precision"], made_for["low_precision"]) == ("float32", "int8")
 
 
 def test_plot_tables_hold_the_operating_point():

@@ -47,6 +47,17 @@ def test_deltas_that_a_replay_could_not_have_made_are_refused(deltas, changed, w
         check_running(deltas, ENVIRONMENT | changed)
 
 
+def test_a_precision_of_lows_own_is_told_from_none(tmp_path):
+    path = tmp_path / "deltas.parquet"
+    low = LOW | {"precision": "int8", "high_precision": "float32"}
+    write_table(path, DELTAS.empty_table(), {"kind": "deltas", "low": low, "high": HIGH})
+    check_running(path, ENVIRONMENT | {"low_precision": "int8"})
+    with pytest.raises(PipelineError, match="made with low_precision int8, this run has None"):
+        check_running(path, ENVIRONMENT)
+    with pytest.raises(PipelineError, match="made with precision float32, this run has int8"):
+        check_running(path, ENVIRONMENT | {"precision": "int8", "low_precision": "int8"})
+
+
 def test_costs_of_another_replay_are_refused(deltas, tmp_path):
     path = tmp_path / "environment.json"
     write_json(path, ENVIRONMENT)

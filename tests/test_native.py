@@ -287,6 +287,24 @@ def test_memory_that_is_no_canvas_is_not_read(backend, canvases):
         engine.run(canvases)
 
 
+def test_engines_of_all_units_share_one_team():
+    """Idle threads of a second team would look for work on the cores of the first."""
+    kinds = [(backend, precision) for backend in NATIVE for precision in ("float32", "bfloat16", "int8")]
+    there = [kind for kind in kinds if why_not(kind[0], CPU, kind[1]) is None]
+    if len(there) < 2:
+        pytest.skip("the processor runs one kind of pass")
+    asked = [spec(32, *kind) for kind in there]
+    first = build_engine(asked[0], 2)
+    threads = set(Path("/proc/self/task").iterdir())
+    engines = [first, *(build_engine(each, 2) for each in asked[1:])]
+    assert set(Path("/proc/self/task").iterdir()) <= threads
+    alone = [engine.run(IMAGES[:2]).each(torch.clone) for engine in engines]
+    for count in (2, 1, 2):
+        for engine, expected in zip(engines, alone, strict=True):
+            found = engine.run(IMAGES[:count])
+            torch.testing.assert_close(found.logits, expected.logits[:count], rtol=1e-3, atol=1e-3)
+
+
 def test_a_user_without_a_home_is_a_reason(afresh, monkeypatch):
     if find_compiler() is None:
         pytest.skip("needs a C++ compiler")

@@ -205,6 +205,16 @@ def call(*words):
     return CliRunner().invoke(main, [*eager, *words])
 
 
+def test_a_policy_of_another_low_precision_is_refused(sample):
+    running, _ = bench(sample)
+    mixed = replace(running.runtime, low_backend="eager", low_precision="bfloat16")
+    running = replace(running, runtime=mixed, policy=replace(running.policy, made_for=made_for()))
+    with pytest.raises(PipelineError, match="fitted with low_precision = None, this run has bfloat16; set r"):
+        check_policy(running, Path("p.json"))
+    fitted = replace(running.policy, made_for=made_for() | {"low_precision": "bfloat16"})
+    check_policy(replace(running, policy=fitted), Path("p.json"))
+
+
 def test_the_replay_says_on_which_images_and_machine_it_ran(fitted, monkeypatch):
     engine = {"decision_agreement": 1.0, "largest_error": 0.0, "tolerance": 0.1, "within_tolerance": 1}
     measured = Replayed({"engine": engine}, REPLAY.empty_table(), {}, {})

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,31 @@ def test_auto_is_resolved_and_threads_are_set():
         assert (found.backend, found.threads, torch.get_num_threads()) == ("eager", 1, 1)
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_low_pass_may_have_a_precision_of_its_own():
+    plain = resolve_runtime(RUNTIME_PARAMS, SHAPE)
+    mixed = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"low_precision": "bfloat16"}), SHAPE)
+    assert mixed.of("low") == replace(plain, precision="bfloat16")
+    assert mixed.of("mid") == mixed.of("high") == plain
+    same = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"low_precision": "float32"}), SHAPE)
+    assert same == plain == plain.of("low")
+
+
+def test_each_precision_gets_the_backend_that_runs_it(monkeypatch):
+    def only(backend, _device, precision, _shape):
+        return None if (backend, precision) in {("amx", "float32"), ("avx512", "int8")} else "not here"
+
+    monkeypatch.setattr("pipeline.backends.why_not", only)
+    asked = {"backend": "auto", "low_precision": "int8"}
+    found = resolve_runtime(RUNTIME_PARAMS.model_copy(update=asked), SHAPE)
+    assert (found.of("low").backend, found.of("low").precision) == ("avx512", "int8")
+    assert (found.of("high").backend, found.of("high").precision) == ("amx", "float32")
+
+
+def test_a_low_precision_that_nothing_runs_is_an_error():
+    with pytest.raises(PipelineError, match=r"runtime.backend: eager cannot run int8 on cpu"):
+        resolve_runtime(RUNTIME_PARAMS.model_copy(update={"low_precision": "int8"}), SHAPE)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -12,13 +12,14 @@ def build_engine(spec: Spec, batch_size: int) -> Engine:
 
 
 def build_engines(specs: Mapping[Role, Spec], batch_sizes: Mapping[Role, int]) -> dict[Role, Engine]:
-    """The engines of a cascade: `specs` for at least the roles of `batch_sizes`, all of one runtime.
+    """The engines of a cascade: `specs` for at least the roles of `batch_sizes`.
 
     Where single images go from low to high, the two share their weights if the backend can.
     """
     shared: dict[Role, Engine] = {}
     singles = batch_sizes.get("low") == batch_sizes.get("high") == 1
-    if singles and specs["low"].runtime.backend == "openvino":
+    alike = singles and specs["low"].runtime == specs["high"].runtime
+    if alike and specs["low"].runtime.backend == "openvino":
         from pipeline.engines.openvino import build_pair
 
         shared["low"], shared["high"] = build_pair(specs["low"], specs["high"])

@@ -14,5 +14,6 @@ class RuntimeParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     backend: Backend
     precision: Precision
+    low_precision: Precision | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     threads: Annotated[int, Field(ge=1, le=1024)] | None

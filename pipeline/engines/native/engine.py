@@ -42,7 +42,7 @@ class NativeEngine(Engine):
         piece = max(1, min(_MOST_TOKENS // shape.count_tokens(spec.size_px), batch_size))
         self.packed.model.score = _find_score(spec, unit.name)
         self.library = load_library(unit.name, self.clocked)
-        team = team_of(unit.name, spec.runtime.threads, self.clocked)
+        team = team_of(self.library, spec.runtime.threads)
         self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
         if not self.handle:
             raise MemoryError(f"no memory for passes of {piece} images on {spec.runtime.threads} threads")

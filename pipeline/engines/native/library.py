@@ -20,6 +20,7 @@ SOURCES = Path(__file__).parent / "src"
 CACHE = Path("~/.cache/adaptive-vit")
 _FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
 _CLOCK = "-DVIT_CLOCK"
+_TEAMS: dict[int, int] = {}
 
 
 def why_not_native(backend: str, precision: Precision, shape: Architecture | None = None) -> str | None:
@@ -75,13 +76,18 @@ def load_library(name: str, clocked: bool = False) -> ctypes.CDLL:
     return library
 
 
-@cache
-def team_of(name: str, threads: int, clocked: bool = False) -> int:
-    """The handle of threads that stay as long as the process: one team for all engines of that many."""
-    handle: int | None = load_library(name, clocked).vit_create_team(threads)
-    if handle is None:
-        raise PipelineError(f"runtime.threads: the system gives no {threads} threads; use fewer")
-    return handle
+def team_of(library: ctypes.CDLL, threads: int) -> int:
+    """The handle of threads that stay as long as the process: one team for all engines of that many.
+
+    The library that asks first makes it, and all share it: the idle threads of a second team would look for
+    work on the cores of the first.
+    """
+    if threads not in _TEAMS:
+        handle: int | None = library.vit_create_team(threads)
+        if handle is None:
+            raise PipelineError(f"runtime.threads: the system gives no {threads} threads; use fewer")
+        _TEAMS[threads] = handle
+    return _TEAMS[threads]
 
 
 @cache
