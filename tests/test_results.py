@@ -8,6 +8,7 @@ from pipeline.measured import read_metrics
 from pipeline.results import format_markdown, format_terminal, replace_results
 from pipeline.verdicts import judge_fit
 from stages.results import main
+from tests.conftest import REPOSITORY
 from tests.report_inputs import ENVIRONMENT, fit_metrics, policy_metrics, scenario_metrics, write_metrics
 
 TERMINAL = """\
@@ -197,6 +198,65 @@ def test_a_missing_file_names_the_stage_that_writes_it(metrics, name):
     stage = "fit" if name == "fit" else "replay"
     with pytest.raises(PipelineError, match=rf"{name}\.json: not found; stage {stage} writes it"):
         metrics(**{name: None})
+
+
+def test_a_precision_of_lows_own_is_named(metrics):
+    mixed = metrics(environment=ENVIRONMENT | {"low_precision": "int8"})
+    assert dict(list_conditions(mixed))["precision"] == "float32 (low: int8)"
+
+
+RUNS = REPOSITORY / "docs/low_precision"
+PAGE = REPOSITORY / "docs/low_precision.md"
+
+
+@pytest.mark.parametrize("run", ["certified", "half_a_point", "all_int8"])
+def test_the_page_on_precision_shows_the_runs_beside_it(run):
+    page = PAGE.read_text(encoding="utf-8")
+    assert replace_results(page, format_markdown(read_metrics(RUNS / run)), PAGE.name, run) == page
+
+
+def test_what_the_page_on_precision_says_of_its_runs():
+    certified, half_a_point, all_int8 = (
+        read_metrics(RUNS / run) for run in ("certified", "half_a_point", "all_int8")
+    )
+    for mixed in (certified, half_a_point):
+        precisions = mixed.environment["precision"], mixed.environment["low_precision"]
+        assert precisions == ("float32", "int8")
+    precisions = all_int8.environment["precision"], all_int8.environment["low_precision"]
+    assert precisions == ("int8", None)
+    for run in (certified, half_a_point, all_int8):
+        assert (run.fit["calibration"]["images"], run.fit["evaluation"]["images"]) == (5000, 5000)
+        assert run.replay["single_stream"]["stable"] == run.replay["offline"]["stable"] == 1
+    for run in (certified, all_int8):
+        promise = run.fit["certificate"]
+        assert (promise["certified"], promise["alpha"], promise["confidence"]) == (1, 0.02, 0.9)
+    assert half_a_point.environment["sizes_px"]["low"] == 44
+    policies = half_a_point.replay["single_stream"]
+    assert policies["static_high"]["accuracy"] - policies["adaptive"]["accuracy"] <= 0.005
+    gains, high_ms = (
+        [read(run.replay["single_stream"]) for run in (certified, all_int8)]
+        for read in (
+            lambda found: found["speedup_vs_static_high"]["median"],
+            lambda found: found["static_high"]["latency_ms"]["mean"],
+        )
+    )
+    # In int8 static high is faster as well, and adaptive inference gains less over it.
+    assert high_ms[1] < high_ms[0]
+    assert gains[1] < gains[0]
+    rival = all_int8.replay["single_stream"]["static_high"]
+    for mixed in (certified, half_a_point):
+        adaptive = mixed.replay["single_stream"]["adaptive"]
+        assert rival["latency_ms"]["mean"] < adaptive["latency_ms"]["mean"]
+        assert rival["accuracy"] >= adaptive["accuracy"]
+
+
+def test_the_command_writes_the_part_that_it_is_told(project):
+    write_metrics(project / "metrics")
+    page = project / "page.md"
+    page.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
+    found = CliRunner().invoke(main, ["--readme", str(page), "--part", "mine"])
+    assert found.exit_code == 0, found.output
+    assert MARKDOWN_TABLE in page.read_text()
 
 
 def test_the_command_prints_and_writes_the_readme(project):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.engines.ferry import Ferry
+from pipeline.engines.staging import Staging
 from pipeline.params.runtime import Precision
 from pipeline.proxies import Proxy
 from pipeline.runtime import Runtime
@@ -104,19 +104,19 @@ class Engine(ABC):
     def __init__(self, spec: Spec, batch_size: int) -> None:
         self.spec = spec
         self.size_px, self.runtime, self.batch_size = spec.size_px, spec.runtime, batch_size
-        self._ferry: Ferry | None = None
+        self._staging: Staging | None = None
 
     def upload(self, canvases: Tensor) -> Tensor:
-        """Host uint8 (B, 3, S, S) to the device; a batch crosses while a GPU works on the one before."""
+        """Host uint8 (B, 3, S, S) to the device; to a GPU while it works on the batch before."""
         device = self.runtime.device
         if device.type == "cpu":
             return canvases
         if len(canvases) == 1:
             return canvases.to(device, non_blocking=True)
-        if self._ferry is None:
+        if self._staging is None:
             px = self.spec.canvas_px
-            self._ferry = Ferry((self.batch_size, 3, px, px), device)
-        return self._ferry.carry(canvases)
+            self._staging = Staging((self.batch_size, 3, px, px), device)
+        return self._staging.transfer(canvases)
 
     @abstractmethod
     def run(self, canvases: Tensor) -> Answer:
