@@ -222,7 +222,7 @@ def test_what_the_page_on_precision_says_of_its_runs():
     for mixed in (certified, half_a_point):
         precisions = mixed.environment["precision"], mixed.environment["low_precision"]
         assert precisions == ("float32", "int8")
-    precisions = all_int8.environment["precision"], all_int8.environment["low_precision"]
+    precisions = all_int8.environment["precision"], all_int8.environment.get("low_precision")
     assert precisions == ("int8", None)
     for run in (certified, half_a_point, all_int8):
         assert (run.fit["calibration"]["images"], run.fit["evaluation"]["images"]) == (5000, 5000)
