@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.architecture import Architecture, map_patches
 from pipeline.learned import Learned, layer_features
+from pipeline.planes import SplitLinear, split_layers
 from pipeline.proxies import Proxy
 from pipeline.vit import TracedViT, Weights
 
@@ -74,7 +75,7 @@ class FusedViT(nn.Module):
             if isinstance(layer, nn.Linear):
                 layer.to(dtype)
         if split:
-            _split_layers(self)
+            split_layers(self)
         self.patches.data = self.patches.to(dtype)
         self.eval().requires_grad_(False)
 
@@ -170,63 +171,13 @@ def _normalise(tokens: Tensor) -> Tensor:
 
 def _apply(layer: nn.Module, values: Tensor, outputs: slice | None = None) -> Tensor:
     """A linear layer, in the precision of its weights; `outputs`: only these."""
-    if isinstance(layer, _SplitLinear):
+    if isinstance(layer, SplitLinear):
         return layer(values, outputs or slice(None))  # type: ignore[no-any-return]
     assert isinstance(layer, nn.Linear)
     values = values.to(layer.weight.dtype)
     if outputs is None:
         return layer(values)  # type: ignore[no-any-return]
     return F.linear(values, layer.weight[outputs], layer.bias[outputs])
-
-
-class _SplitLinear(nn.Module):
-    """A layer of float32 whose products are those of bfloat16, for units that have no others of that speed.
-
-    Values and weights are sums of two bfloat16, high and low. Of the four products the one of both lows is
-    left out, which is as small as what rounds off. The other three are one: (high, high, low) times
-    (high, low, high).
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        high, low = split_float32(layer.weight.detach())
-        self.register_buffer("weight", torch.cat([high, low, high], dim=1))  # out, 3 in
-        self.register_buffer("bias", layer.bias.detach())
-
-    def forward(self, values: Tensor, outputs: slice) -> Tensor:
-        """(..., in) to (..., out), float32."""
-        high, low = split_float32(values)
-        rows = torch.cat([high, high, low], dim=-1).flatten(0, -2)
-        products = _multiply(rows, self.weight[outputs].T)
-        return products.reshape(*values.shape[:-1], -1) + self.bias[outputs]
-
-
-def split_float32(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Two bfloat16 whose sum is `values` to 2^-17 of its size; NaN and infinity give NaN.
-
-    By the bits, since a compiler takes float32 to bfloat16 and back for nothing, and leaves it out.
-    """
-    half, kept = 1 << 15, -1 << 16
-    high = ((values.view(torch.int32) + half) & kept).view(torch.float32)
-    return high.bfloat16(), (values - high).bfloat16()
-
-
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Of bfloat16, summed up in float32 and not rounded; a CPU, which has no such product, takes float32."""
-    if left.is_cpu:
-        return left.float() @ right.float()
-    return torch.mm(left, right, out_dtype=torch.float32)
-
-
-def _split_layers(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, _SplitLinear(child))
-        else:
-            _split_layers(child)
 
 
 def _split_heads(values: Tensor, heads: int) -> Tensor:

@@ -15,9 +15,10 @@ from pipeline.engines.build import build_engine, build_engines
 from pipeline.engines.compiled import compile_parts
 from pipeline.engines.cudagraph import captured_sizes, list_models, split_cheapest
 from pipeline.engines.eager import EagerEngine
-from pipeline.fused import FusedViT, split_float32
+from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.learned import Learned
+from pipeline.planes import split_float32
 from pipeline.proxies import PROXIES, cls_change
 from pipeline.vit import TracedViT, draw_weights, own_name
 from tests.made import canvases, engine, runtime, spec, weights

@@ -231,6 +231,7 @@ def test_what_the_page_on_precision_says_of_its_runs():
         promise = run.fit["certificate"]
         assert (promise["certified"], promise["alpha"], promise["confidence"]) == (1, 0.02, 0.9)
     assert half_a_point.environment["sizes_px"]["low"] == 44
+    assert f"fit.threshold.value={half_a_point.fit['threshold_proxy']}" in PAGE.read_text(encoding="utf-8")
     policies = half_a_point.replay["single_stream"]
     assert policies["static_high"]["accuracy"] - policies["adaptive"]["accuracy"] <= 0.005
     gains, high_ms = (

@@ -11,9 +11,6 @@ from torch import Tensor
 from pipeline.engines.base import Answer, Engine, Spec
 from pipeline.fused import FusedViT
 from pipeline.images import resize
-from pipeline.params.runtime import Precision
-from pipeline.proxies import Proxy
-from pipeline.vit import Weights
 
 Model = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -38,46 +35,24 @@ class CompiledEngine(Engine):
         return Answer(*self.model(resize(canvases, self.size_px)))
 
 
-def fused_model(spec: Spec) -> FusedViT:
-    """On the device, in the precision of the runtime."""
-    runtime = spec.runtime
-    return _fuse(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision, split=False)
+def fused_model(spec: Spec, split: bool = False) -> FusedViT:
+    """On the device, in the precision of the runtime. split: as of FusedViT."""
+    dtype = _DTYPES[spec.runtime.precision]
+    fused = FusedViT(spec.weights, spec.size_px, spec.proxy, dtype, split=split)
+    return fused.to(spec.runtime.device)
 
 
+@lru_cache(maxsize=_MOST_KEPT)
 def compiled_model(spec: Spec, split: bool = False) -> Model:
     """The fused model compiled: at its first single image, and at its first batch, for batches of any size.
 
     Kept for the engines to come, since a run builds several for one role. split: as of FusedViT.
     """
-    runtime = spec.runtime
-    return _compile(spec.weights, spec.size_px, spec.proxy, runtime.device, runtime.precision, split)
-
-
-def _fuse(
-    weights: Weights,
-    size_px: int,
-    proxy: Proxy | None,
-    device: torch.device,
-    precision: Precision,
-    split: bool,
-) -> FusedViT:
-    return FusedViT(weights, size_px, proxy, _DTYPES[precision], split=split).to(device)
-
-
-@lru_cache(maxsize=_MOST_KEPT)
-def _compile(
-    weights: Weights,
-    size_px: int,
-    proxy: Proxy | None,
-    device: torch.device,
-    precision: Precision,
-    split: bool,
-) -> Model:
     # All engines of a process share the count, beyond which torch would run eager in silence.
     torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    model = _fuse(weights, size_px, proxy, device, precision, split)
-    if device.type != "cpu":
+    model = fused_model(spec, split)
+    if spec.runtime.device.type != "cpu":
         return compile_parts(model)
     return _by_batch(torch.compile(model, options={"freezing": True}))
 
