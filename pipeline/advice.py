@@ -1,6 +1,7 @@
 """A recommendation in words: what it costs and loses, who does better, and the commands that follow it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -38,6 +39,20 @@ def find_mid(
     return Mid(len(right), measured["static_mid"]["latency_ms"]["mean"], float(right.mean()), lead)
 
 
+def document_recommendation(
+    found: Recommendation, direction: int, scenario: str, confidence: float, mid: Mid | None
+) -> dict[str, Any]:
+    """The same for programs; shares from 0 to 1, latencies in ms, `threshold` left to the settings."""
+    document = asdict(found) | {
+        "scenario": scenario,
+        "drop": found.drop._asdict(),
+        "confidence": confidence,
+        "settings": settings_of(found, direction),
+    }
+    del document["threshold"]  # Of the score, which is the proxy times its direction; it may be infinite.
+    return document | ({"static_mid": mid._asdict() | {"lead": mid.lead._asdict()}} if mid else {})
+
+
 def refuse(names: Sequence[str], measured: Document, every: str) -> PipelineError:
     """Where nothing keeps to the limits. every: the name that stands for all proxies."""
     low_ms, high_ms = (measured[f"static_{role}"]["latency_ms"]["mean"] for role in ("low", "high"))
@@ -61,7 +76,7 @@ def describe_recommendation(
     return [
         *lines.splitlines(),
         *([_against(mid, found)] if mid else []),
-        f"  set it: dvc exp run {_settings(found, direction)}",
+        f"  set it: dvc exp run {_options(settings_of(found, direction))}",
         *_promise(found, confidence, limits),
     ]
 
@@ -88,12 +103,17 @@ def _against(mid: Mid, found: Recommendation) -> str:
     return f"  static mid: {shown}, {_points(mid.lead)} points of {found.quality} against it; {verdict}"
 
 
-def _settings(found: Recommendation, direction: int) -> str:
+def settings_of(found: Recommendation, direction: int) -> dict[str, str | float]:
+    """The parameters that make fit take the recommended threshold, in the proxy's own units."""
     if found.threshold in (NEVER_ESCALATE, ALWAYS_ESCALATE):
         rule, value = "escalation_rate", float(found.threshold == ALWAYS_ESCALATE)
     else:
         rule, value = "fixed", direction * found.threshold
-    return f"-S fit.proxy={found.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={value!r}"
+    return {"fit.proxy": found.proxy, "fit.threshold.rule": rule, "fit.threshold.value": value}
+
+
+def _options(settings: Mapping[str, str | float]) -> str:
+    return " ".join(f"-S {key}={value}" for key, value in settings.items())
 
 
 def _promise(found: Recommendation, confidence: float, limits: Limits) -> list[str]:
@@ -101,10 +121,12 @@ def _promise(found: Recommendation, confidence: float, limits: Limits) -> list[s
     if not limits.drop:
         return []
     rule = "accuracy_drop" if found.quality == "accuracy" else "risk"
-    settings = (
-        f"-S fit.proxy={found.proxy} -S fit.threshold.rule={rule} -S fit.threshold.value={limits.drop:g}"
-    )
-    command = f"  have the limit certified: dvc exp run {settings}"
+    settings = {
+        "fit.proxy": found.proxy,
+        "fit.threshold.rule": rule,
+        "fit.threshold.value": f"{limits.drop:g}",
+    }
+    command = f"  have the limit certified: dvc exp run {_options(settings)}"
     if found.tried == 1:
         return [command]
     needed = confidence_each(confidence, found.tried)

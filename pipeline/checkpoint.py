@@ -1,16 +1,21 @@
-"""Weights from a .safetensors file, held against the network that they are for; or random ones."""
+"""Weights from a file, held against the network that they are for; or random ones."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from unicodedata import normalize
 
 from safetensors import SafetensorError, safe_open
+from timm.models import load_state_dict
 from torch import Tensor
 
 from pipeline.architecture import Architecture
 from pipeline.errors import PipelineError
+from pipeline.folding import fold_state
 from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams
 from pipeline.vit import OWN_NAME, Weights, digest, draw_weights, own_name
@@ -21,27 +26,27 @@ _OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "he
 
 
 def load_weights(params: ModelParams, native_px: int) -> Weights:
-    """Read a .safetensors file, or draw random weights whose position embedding fits `native_px`."""
+    """Of .safetensors or of what torch saves; or random, with a position embedding that fits `native_px`."""
     network = find_network(params.name)
     if params.weights == "random":
-        return replace(
-            draw_weights(network.architecture, params.seed, native_px), normalisation=network.normalisation
-        )
-    return _read_weights(find_outside(params.weights), network)
+        drawn = draw_weights(network.architecture, params.seed, native_px)
+        weights = replace(drawn, normalisation=network.normalisation)
+    else:
+        weights = _read_weights(find_outside(params.weights), network)
+    if params.classes is None:
+        return weights
+    return replace(weights, classes=_list_classes(find_outside(params.classes), weights.architecture))
 
 
 def _read_weights(path: Path, network: Network) -> Weights:
     """What the file says of itself goes before what its name tells; it may have other classes."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except OSError:
+    if not path.is_file():
         raise PipelineError(
-            f"model.weights: {path} is no file that can be read; name a .safetensors file, or use: random"
-        ) from None
-    except SafetensorError as error:
-        raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
+            f"model.weights: {path} is no file that can be read; name a .safetensors or .pth file, "
+            "or use: random"
+        )
+    found, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
+    state = fold_state(found)
     architecture = network.architecture
     if (head := state.get("head.weight")) is not None and head.ndim == 2:
         architecture = replace(architecture, classes=len(head))
@@ -56,6 +61,33 @@ def _read_weights(path: Path, network: Network) -> Weights:
         digest(state),
         _read_normalisation(metadata, path) or network.normalisation,
     )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, and what the file says of itself."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            return state, file.metadata() or {}
+    except SafetensorError as error:
+        raise PipelineError(f"model.weights: {path} is no whole .safetensors file ({error})") from None
+
+
+def _read_saved(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What torch.save wrote: tensors, or a run's checkpoint, of which averaged weights go first.
+
+    Nothing in it is executed: what is no tensor and no plain value is an error.
+    """
+    try:
+        found = load_state_dict(str(path), weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PipelineError(
+            f"model.weights: {path} is no whole file of tensors as torch.save writes it ({reason}); "
+            "save the state_dict alone, or a .safetensors file"
+        ) from None
+    state = {name: value.float() for name, value in found.items() if isinstance(value, Tensor)}
+    return state, {}
 
 
 def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: Path) -> None:
@@ -116,6 +148,25 @@ def _read_classes(
         raise PipelineError(
             f"model.weights: {path} says classes {json.dumps(found)[:60]}; expected a list of different "
             f"wnids, in the order of the logits, {architecture.classes} at most"
+        )
+    return tuple(names)
+
+
+def _list_classes(path: Path, architecture: Architecture) -> tuple[str, ...]:
+    """Of a text with a class a line, in logit order."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(
+            f"model.classes: {path} is no text that can be read ({error}); expected UTF-8, a class a line"
+        ) from None
+    names = [name for line in lines if (name := normalize("NFC", line.strip()))]
+    twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times != 1 or len(names) > architecture.classes:
+        found = f"names {twice!r} {times} times" if times > 1 else f"names {len(names)} classes"
+        raise PipelineError(
+            f"model.classes: {path} {found}; expected each once, in the order of the logits, "
+            f"{architecture.classes} at most"
         )
     return tuple(names)
 

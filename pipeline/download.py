@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
+from pipeline.folders import measure_folder, pack_folder
 from pipeline.mirrors import DEFAULT_EFFORT, Effort, Remote, check_file, download_remote
 from pipeline.outside import find_outside
 from pipeline.sample import draw_sample
@@ -27,16 +28,24 @@ TINY_IMAGENET = Remote(
 def copy_local(source: Path, sha256: str | None, destination: Path, effort: Effort) -> None:
     """A verified copy of a zip of the user's; the original is neither linked nor touched."""
     if not source.is_file():
-        what = "is a folder" if source.is_dir() else "does not exist"
         raise PipelineError(
-            f"data.source: {str(source)!r} {what}; expected tiny-imagenet, sample, "
-            "or the path or https URL of a zip in the Tiny ImageNet layout"
+            f"data.source: {str(source)!r} does not exist; expected tiny-imagenet, sample, "
+            "the path of a folder or a zip of images, or the https URL of a zip"
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
     require_space(destination.parent, source.stat().st_size, effort.free_bytes)
     check_file(source, sha256)
     with whole_file(destination) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def pack_local(source: Path, sha256: str | None, destination: Path, effort: Effort) -> None:
+    """A folder of the user's as an archive; nothing in it is touched."""
+    if sha256:
+        raise PipelineError(f"data.sha256: is that of a file, and data.source {str(source)!r} is a folder")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    require_space(destination.parent, measure_folder(source), effort.free_bytes)
+    pack_folder(source, destination)
 
 
 def _draw_checked(destination: Path, sha256: str | None) -> None:
@@ -64,4 +73,6 @@ def bring_archive(
     elif "://" in source:
         download_remote(Remote((source,), sha256, None), destination, cache, progress, effort)
     else:
-        copy_local(find_outside(source), sha256, destination, effort)
+        path = find_outside(source)
+        bring = pack_local if path.is_dir() else copy_local
+        bring(path, sha256, destination, effort)

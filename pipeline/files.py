@@ -42,11 +42,15 @@ def sha256_of(path: Path) -> str:
         raise PipelineError(f"{path}: not found; {_WRITER}") from None
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def format_json(document: Mapping[str, Any]) -> str:
     """Sorted by the writer, indented, without NaN: a key whose value is NaN or None is left out."""
-    text = json.dumps(_without_gaps(document), indent=2, allow_nan=False)
+    return json.dumps(_without_gaps(document), indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """As `format_json` has it."""
     with whole_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(format_json(document), encoding="utf-8")
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -73,6 +77,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _without_gaps(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_gaps(item) for key, item in value.items() if not _is_gap(item)}
+    if isinstance(value, list):
+        return [_without_gaps(item) for item in value]
     return value
 
 

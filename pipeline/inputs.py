@@ -5,13 +5,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.archive import Limits
 from pipeline.errors import PipelineError
+from pipeline.image_names import ENDINGS, has_ending, is_shown_image
+from pipeline.members import LIMITS
 
-ENDINGS = (".jpg", ".jpeg", ".png")
 _EXPECTED = f"expected an image ({', '.join(ENDINGS)}), a folder of images or a .zip of them"
 
 
@@ -30,18 +30,8 @@ def _name(path: Path) -> str:
     return str(path).encode(errors="replace").decode()
 
 
-def _has_ending(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in ENDINGS
-
-
-def _is_shown_image(member: zipfile.ZipInfo) -> bool:
-    """Hidden is, among others, what macOS packs beside an image, under a name of the same ending."""
-    hidden = any(part.startswith(".") for part in member.filename.split("/"))
-    return not hidden and not member.is_dir() and _has_ending(member.filename)
-
-
 def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    most_bytes = Limits().member_bytes
+    most_bytes = LIMITS.member_bytes
     if member.file_size > most_bytes:
         raise ValueError(f"{member.file_size} bytes in the archive, more than the limit of {most_bytes}")
     try:
@@ -60,7 +50,7 @@ def _list_zip(path: Path) -> Iterator[Input]:
             f"{_name(path)}: not a readable zip ({error}); use a whole archive of images"
         ) from None
     with file:
-        members = [member for member in file.infolist() if _is_shown_image(member)]
+        members = [member for member in file.infolist() if is_shown_image(member.filename)]
         for member in sorted(members, key=lambda member: member.filename.split("/")):
             yield Input(f"{_name(path)}::{member.filename}", partial(_read_member, file, member))
 
@@ -72,7 +62,7 @@ def _walk(folder: Path) -> Iterator[Input]:
         if path.is_dir():
             if not path.is_symlink():  # It may lead back to where it stands.
                 yield from _walk(path)
-        elif _has_ending(path.name):
+        elif has_ending(path.name):
             yield Input(_name(path), path.read_bytes)
 
 
@@ -83,7 +73,7 @@ def _find(path: Path) -> Iterator[Input]:
         raise PipelineError(f"{_name(path)}: not found; {_EXPECTED}")
     if path.suffix.lower() == ".zip":
         return _list_zip(path)
-    if not _has_ending(path.name):
+    if not has_ending(path.name):
         raise PipelineError(f"{_name(path)}: no image that is known by its ending; {_EXPECTED}")
     return iter([Input(_name(path), path.read_bytes)])
 

@@ -12,3 +12,12 @@ def true_classes(wnids: Sequence[str], classes: Sequence[str] | None) -> NDArray
     if not set(wnids) <= index.keys():
         return None
     return np.array([index[wnid] for wnid in wnids], dtype=np.int64)
+
+
+def why_unjudged(wnids: Sequence[str], classes: Sequence[str] | None) -> str:
+    """Why `true_classes` is None: what to tell whoever expects accuracies."""
+    if classes is None:
+        return "the weights do not say which classes they tell apart; name a list as model.classes"
+    unknown = sorted(set(wnids) - set(classes))
+    others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+    return f"the weights do not know class {unknown[0]!r}{others} of the images"

@@ -8,9 +8,10 @@ import pyarrow as pa
 import torch
 
 from pipeline.ahead import decode_ahead
-from pipeline.archive import Archive, LabelledImage
+from pipeline.archive import Archive
 from pipeline.errors import PipelineError
 from pipeline.images import decode_rgb, digest_content
+from pipeline.layouts import LabelledImage
 from pipeline.params.data import DataParams
 from pipeline.split import Split, draw_splits
 from pipeline.tables import IMAGES

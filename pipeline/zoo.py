@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from pipeline.architecture import ARCHITECTURES, Architecture
@@ -66,12 +66,14 @@ def _list_classes(model: Any, name: str) -> tuple[str, ...] | None:
 
 
 def _describe(model: Any, name: str) -> Architecture:
-    """The architecture that builds the very same modules."""
+    """The architecture that builds the very same modules, but for what can be folded into plain ones."""
     if not isinstance(model, VisionTransformer):
         raise _refusal(name, "it is no VisionTransformer of timm's")
     if not model.num_classes:
         raise _refusal(name, "it has no classifier")
     block: Any = model.blocks[0]
+    if (kind := type(block)) is not Block:
+        raise _refusal(name, f"its blocks are {kind.__name__}")
     shape = Architecture(
         name,
         model.patch_embed.patch_size[0],
@@ -80,8 +82,10 @@ def _describe(model: Any, name: str) -> Architecture:
         block.attn.num_heads,
         model.num_classes,
     )
+    # What pipeline.folding makes plain.
+    scale = {"init_values": 1.0} if hasattr(block.ls1, "gamma") else {}
     with torch.device("meta"):
-        plain = shape.build(model.patch_embed.img_size[0])
+        plain = shape.build(model.patch_embed.img_size[0], no_embed_class=model.no_embed_class, **scale)
     for theirs, ours in zip_longest(_list_parts(model), _list_parts(plain), fillvalue="nothing"):
         if theirs != ours:
             raise _refusal(name, f"it has {theirs} where a plain one has {ours}")
@@ -97,6 +101,6 @@ def _list_parts(model: nn.Module) -> list[str]:
 def _refusal(name: str, reason: str) -> PipelineError:
     return PipelineError(
         f"model.name: {name} is no plain ViT: {reason}; use one such as deit_small_patch16_224 or "
-        "vit_small_patch16_224 (class token, learned positions, no layer scale), or of this project "
+        "vit_small_patch16_224 (class token, learned positions), or of this project "
         f"{', '.join(ARCHITECTURES)}"
     )

@@ -6,7 +6,8 @@ import click
 
 from pipeline.delta import compute_deltas, histogram, summarise, to_arrow
 from pipeline.files import write_csv, write_json
-from pipeline.tables import write_table
+from pipeline.labels import why_unjudged
+from pipeline.tables import read_table, write_table
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -30,6 +31,9 @@ def main(
         f"delta: {summary['images']} images, mean {summary['delta']['mean']:.4f}, "
         f"top-1 agreement {summary['agreement']:.4f}"
     )
+    if "accuracy" not in summary:
+        wnids = read_table(images, ["wnid"])["wnid"].to_pylist()
+        click.echo(f"delta: no accuracies: {why_unjudged(wnids, fingerprint['low'].get('classes'))}")
 
 
 if __name__ == "__main__":

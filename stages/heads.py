@@ -26,7 +26,7 @@ from stages.progress import progress
 
 
 @stage_command("train")
-@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout, with its training images.")
+@path_option("archive", "data/raw/archive.zip", "Zip of images, with those to train on.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -1,6 +1,7 @@
 """`adaptive-vit plan`: does adaptive inference pay on this machine, and at which escalation rates?"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +20,7 @@ from pipeline.policy import read_policy
 from pipeline.replay import check_policy
 from pipeline.runtime import resolve_runtime
 from stages.common import ParamsFile, path_option, stage_command
+from stages.printing import echo_json, json_option
 from stages.progress import progress
 
 
@@ -29,7 +31,8 @@ from stages.progress import progress
 @click.option(
     "--count", type=click.IntRange(20), default=200, show_default=True, help="Images to replay per rate."
 )
-def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: int) -> None:
+@json_option
+def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: int, as_json: bool) -> None:
     """Predict the speed-up from the costs of the passes, and replay it, for a range of escalation rates."""
     settings = params.section("replay", ReplayParams)
     options = params.section("runtime", RuntimeParams)
@@ -49,12 +52,22 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
     check_policy(bench, policy)
     sample = read_sample(images, sizes.high, count)
+    documents = {}
     for scenario in settings.scenarios:
         costs = read_batch_costs(found, scenario)
         with progress(f"plan {scenario}", len(sample.image_ids) * len(RATES), "images") as advance:
             points = replay_rates(bench, sample, scenario, costs, settings, advance)
-        title = f"{scenario}, {runtime.backend}, {describe_precision(running)}:"
-        click.echo("\n".join([title, *_lines(costs, points)]))
+        documents[scenario] = _document(costs, points)
+        if not as_json:
+            title = f"{scenario}, {runtime.backend}, {describe_precision(running)}:"
+            click.echo("\n".join([title, *_lines(costs, points)]))
+    if as_json:
+        echo_json(running | documents)
+
+
+def _document(costs: BatchCosts, points: list[Point]) -> dict[str, Any]:
+    rates = [point._asdict() for point in points]
+    return {"costs": costs._asdict(), "break_even_rate": break_even_rate(costs), "rates": rates}
 
 
 def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:

@@ -27,7 +27,9 @@ def _list_skipped(what: str, skipped: Mapping[str, str]) -> None:
 
 
 @stage_command("data")
-@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout.")
+@path_option(
+    "archive", "data/raw/archive.zip", "Zip of images, in class folders or in Tiny ImageNet's layout."
+)
 @path_option("images", "data/images.parquet", "Table of images to write (Parquet).")
 @path_option("metrics", "metrics/prepare.json", "Counts to write (JSON).")
 def main(params: ParamsFile, archive: Path, images: Path, metrics: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, write_json
+from pipeline.folders import identify_folder
 from pipeline.machine import describe_machine
 from pipeline.outside import find_outside
 from pipeline.params.data import DataParams
@@ -30,11 +31,13 @@ def main(params: ParamsFile, probe: Path) -> None:
     # It runs before all else, every time: a typo in any section is found before hours of work.
     for name, kind in SECTIONS.items():
         params.section(name, kind)
-    _check_model(params.section("model", ModelParams), params.section("resolutions", ResolutionParams))
+    model = params.section("model", ModelParams)
+    _check_model(model, params.section("resolutions", ResolutionParams))
     machine = describe_machine()
     write_json(probe / "machine.json", machine)
     write_json(probe / "source.json", _identify(params.section("data", DataParams).source))
-    write_json(probe / "weights.json", _identify(params.section("model", ModelParams).weights))
+    classes = {"classes": _identify(model.classes)} if model.classes else {}
+    write_json(probe / "weights.json", _identify(model.weights) | classes)
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     click.echo(f"probe: {machine['processor']}, {machine['cores']} cores{gpu}")
 
@@ -49,7 +52,13 @@ def _check_model(model: ModelParams, resolutions: ResolutionParams) -> None:
     path = find_outside(model.weights)
     if model.weights != "random" and not path.is_file():
         raise PipelineError(
-            f"model.weights: {path} is no file that can be read; name a .safetensors file, or use: random"
+            f"model.weights: {path} is no file that can be read; name a .safetensors or .pth file, "
+            "or use: random"
+        )
+    if model.classes and not find_outside(model.classes).is_file():
+        raise PipelineError(
+            f"model.classes: {model.classes} is no file that can be read; name a text with a class a line, "
+            "or leave it empty"
         )
     patch_px = PATCH_PX.get(model.name, 1)
     for role, size_px in resolutions.by_role().items():
@@ -61,8 +70,13 @@ def _check_model(model: ModelParams, resolutions: ResolutionParams) -> None:
 
 
 def _identify(name: str) -> dict[str, Any]:
-    """A name (`sample`, `random`, a URL) stands for itself; a file's content is what counts."""
+    """A name (`sample`, `random`, a URL) stands for itself; a file's content is what counts.
+
+    Of a folder it is the names, sizes and times of its files: they may be many gigabytes.
+    """
     path = find_outside(name)
+    if path.is_dir():
+        return {"files_sha256": identify_folder(path)}
     return {"sha256": sha256_of(path)} if path.is_file() else {"name": name}
 
 

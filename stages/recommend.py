@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.advice import describe_recommendation, find_mid, refuse
+from pipeline.advice import describe_recommendation, document_recommendation, find_mid, refuse
 from pipeline.candidates import prices_of, read_candidates, read_scenario
 from pipeline.learned import NAME
 from pipeline.lineage import check_replayed
@@ -15,6 +15,7 @@ from pipeline.policy import read_policy
 from pipeline.proxies import PROXIES
 from pipeline.recommend import Limits, recommend
 from stages.common import ParamsFile, path_option, stage_command
+from stages.printing import echo_json, json_option
 
 ANY = "any"
 
@@ -28,6 +29,7 @@ ANY = "any"
     help=f"Whose threshold; {ANY}: of whichever does best on the calibration images. [default: the policy's]",
 )
 @click.option("--scenario", type=click.Choice(SCENARIOS), default=SCENARIOS[0], show_default=True)
+@json_option
 @path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
 @path_option("deltas", "data/deltas.parquet", "Table of deltas.")
 @path_option("images", "data/images.parquet", "Table of images: the classes that static mid is judged by.")
@@ -41,6 +43,7 @@ def main(
     max_latency_ms: float | None,
     proxy: str | None,
     scenario: Scenario,
+    as_json: bool,
     low: Path,
     deltas: Path,
     **paths: Path,
@@ -68,7 +71,11 @@ def main(
         mid = find_mid(marked, candidates.scores[found.proxy], found.threshold, measured, settings)
     direction = candidates.policies[found.proxy].direction
     confidence = settings.threshold.confidence
-    click.echo("\n".join(describe_recommendation(found, direction, scenario, confidence, limits, mid)))
+    if as_json:
+        echo_json(document_recommendation(found, direction, scenario, confidence, mid))
+    else:
+        lines = describe_recommendation(found, direction, scenario, confidence, limits, mid)
+        click.echo("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SCRATCH = Path(".cache/train")
 
 
 @stage_command("train")
-@path_option("archive", "data/raw/archive.zip", "Zip in the Tiny ImageNet layout, with its training images.")
+@path_option("archive", "data/raw/archive.zip", "Zip of images, with those to train on.")
 @path_option("weights", "models/static_vit.safetensors", "Checkpoint to write.")
 @path_option("metrics", "metrics/train.json", "Results to write.")
 @path_option("curve", "metrics/plots/training.csv", "Loss and held-out accuracy over the run, to write.")

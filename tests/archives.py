@@ -1,4 +1,4 @@
-"""Tiny zips for the tests, in the Tiny ImageNet layout and in wrong ones."""
+"""Tiny zips for the tests, in the layouts that are known and in wrong ones."""
 
 import io
 import zipfile
@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from pipeline.archive import open_archive
+from pipeline.errors import PipelineError
+from pipeline.members import Limits
 
 ROOT = "tiny-imagenet-200/"
 
@@ -44,3 +49,12 @@ def balanced(per_class: int, wnids: Sequence[str] = ("n2", "n1")) -> list[tuple[
     """`per_class` different images of each class, classes in turn."""
     count = per_class * len(wnids)
     return [(f"val_{i}.JPEG", wnids[i % len(wnids)], jpeg(i)) for i in range(count)]
+
+
+def refuse(path: Path, *words: str, limits: Limits | None = None) -> str:
+    """The error of opening `path`, which must name the file and hold all `words`."""
+    with pytest.raises(PipelineError) as caught, open_archive(path, limits or Limits()):
+        pass
+    message = str(caught.value)
+    assert all(word in message for word in (str(path), *words)), message
+    return message

@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from pipeline import backends
-from pipeline.backends import choose_backend, why_not
+from pipeline.backends import BACKENDS, choose_backend, why_not
 from pipeline.engines.native import library
 from pipeline.errors import PipelineError
 from stages.engines import main
@@ -98,3 +99,16 @@ def test_engines_lists_every_backend_and_measures_those_that_run(project):
     assert rows[0].endswith("<- runtime")
     if not torch.cuda.is_available():
         assert "not available: it needs an NVIDIA GPU" in found.output
+
+
+def test_programs_are_told_the_engines(project):
+    skipped = [word for name in BACKENDS if name not in ("eager", "cudagraph") for word in ("--skip", name)]
+    words = ["--runs", "30", *skipped, "--json", "--set", "runtime.backend=eager"]
+    found = json.loads(CliRunner().invoke(main, words).stdout)
+    chosen, *others = found["engines"]
+    assert (found["device"], chosen["backend"], chosen["precision"]) == ("cpu", "eager", "float32")
+    assert chosen["roles"] == ["low", "mid", "high"]
+    assert min(chosen["latency_ms"].values()) > 0
+    assert chosen["latency_ms"].keys() == {"low", "mid", "high"}
+    assert others[-1]["lacks"].startswith("it does not compute in 8 bits")
+    assert all(("lacks" in entry) != ("latency_ms" in entry) for entry in found["engines"])

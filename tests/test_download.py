@@ -8,6 +8,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from pipeline.archive import open_archive
 from pipeline.download import TINY_IMAGENET, bring_archive
 from pipeline.errors import PipelineError
 from pipeline.https import TransferError, check_url, follow
@@ -311,7 +312,8 @@ def test_a_path_is_verified_and_copied(project: Path, content: bytes) -> None:
     ("source", "sha256", "words"),
     [
         ("tiny-imagenets", None, "'tiny-imagenets' does not exist; expected tiny-imagenet, sample"),
-        (".", None, "is a folder"),
+        (".", None, "no images found; expected a folder for each class"),
+        (".", "0" * 64, "data.sha256: is that of a file, and data.source '.' is a folder"),
         ("params.yaml", None, "not a readable zip"),
         ("source.zip", "0" * 64, "expected 0000"),
         ("http://example.org/a.zip", None, "only https is accepted"),
@@ -323,6 +325,24 @@ def test_wrong_sources(source: str, sha256: str | None, words: str) -> None:
     with pytest.raises(PipelineError) as caught:
         bring(source, sha256)
     assert words in str(caught.value)
+    assert not Path("out.zip").exists()
+
+
+def test_a_folder_becomes_an_archive(project: Path) -> None:
+    image = project / "photos/cats/1.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"pixels")
+    with open_archive(bring("photos")) as archive:
+        assert archive.read("cats/1.jpg") == b"pixels"
+    assert image.read_bytes() == b"pixels"
+
+
+def test_a_folder_that_does_not_fit_is_not_packed(project: Path) -> None:
+    (project / "photos").mkdir()
+    (project / "photos/1.jpg").write_bytes(b"pixels")
+    recorder = Recorder(free_bytes=0)
+    with pytest.raises(PipelineError, match="MiB needed"):
+        bring_archive("photos", None, Path("out.zip"), recorder.progress, Path("cache"), recorder.effort)
     assert not Path("out.zip").exists()
 
 

@@ -30,8 +30,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_json_leaves_out_what_dvc_cannot_compare(tmp_path):
-    write_json(tmp_path / "m.json", {"a": 1.5, "nan": math.nan, "none": None, "in": {"x": math.nan, "y": 2}})
-    assert json.loads((tmp_path / "m.json").read_text()) == {"a": 1.5, "in": {"y": 2}}
+    write_json(
+        tmp_path / "m.json", {"a": 1.5, "nan": math.nan, "none": None, "in": [{"x": math.nan, "y": 2}]}
+    )
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": 1.5, "in": [{"y": 2}]}
 
 
 def test_json_keeps_a_float_at_full_precision(tmp_path):

@@ -116,6 +116,12 @@ def test_a_replay_prices_every_threshold_and_answers_questions(clone):
         folder, sys.executable, "-m", "stages.recommend", "--max-accuracy-drop", "20", "--proxy", "any"
     )
     assert f"set it: dvc exp run -S fit.proxy={best.split(',')[0]} -S fit.threshold.rule=" in best
+    planned = json.loads(call(folder, sys.executable, "-m", "stages.plan", "--count", "20", "--json"))
+    for scenario in ("single_stream", "offline"):
+        costs, rates = planned[scenario]["costs"], planned[scenario]["rates"]
+        assert planned[scenario]["break_even_rate"] == max(0, 1 - costs["low_ms"] / costs["high_ms"])
+        assert [rates[at]["reached"] for at in (0, -1)] == [0, 1]
+        assert rates[0]["predicted"] == pytest.approx(costs["high_ms"] / costs["low_ms"])
     page = call(folder, sys.executable, "-m", "stages.study")
     for title in ("Which signal", "What a certificate costs", "What a limit", "Against the static policy"):
         assert f"### {title}" in page

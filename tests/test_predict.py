@@ -124,7 +124,7 @@ def test_a_zip_is_read_in_the_order_of_the_folder_that_it_unpacks_to(tmp_path):
 
 
 def test_what_holds_no_image_is_an_error_that_says_what_would_do(tmp_path):
-    expected = r"expected an image \(\.jpg, \.jpeg, \.png\), a folder of images or a \.zip of them"
+    expected = r"expected an image \(\.jpg, \.jpeg, \.png, \.webp\), a folder of images or a \.zip of them"
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "a.zip").write_bytes(b"PK")

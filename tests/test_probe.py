@@ -43,6 +43,27 @@ def test_the_content_of_an_outside_file_is_what_counts(project):
     assert read(project, "source") != first
 
 
+def test_a_folder_is_known_by_its_files(project):
+    (project / "photos/cats").mkdir(parents=True)
+    (project / "photos/cats/1.jpg").write_bytes(b"one")
+    probe("data.source=photos")
+    first = read(project, "source")
+    (project / "photos/cats/2.jpg").write_bytes(b"two")
+    probe("data.source=photos")
+    assert read(project, "source").keys() == first.keys() == {"files_sha256"}
+    assert read(project, "source") != first
+
+
+def test_a_list_of_classes_belongs_to_the_weights(project):
+    (project / "classes.txt").write_text("cats\n")
+    probe("model.classes=classes.txt")
+    first = read(project, "weights")
+    (project / "classes.txt").write_text("dogs\n")
+    probe("model.classes=classes.txt")
+    assert first["name"] == "random"
+    assert read(project, "weights") != first
+
+
 def test_nothing_changes_where_nothing_changed(project):
     probe()
     before = {path.name: path.read_bytes() for path in (project / "data/probe").iterdir()}
@@ -72,6 +93,7 @@ def test_a_typo_in_any_section_is_found_before_all_else(project):
             "resolutions.mid=50",
             "resolutions.mid: 50 px is no multiple of the model's patch size 4; use 48 or 52",
         ),
+        ("model.classes=none.txt", "model.classes: none.txt is no file that can be read"),
     ],
 )
 def test_what_later_stages_would_refuse_is_found_before_them(project, override, message):

@@ -206,6 +206,18 @@ def test_the_command_that_is_printed_makes_the_policy_that_was_recommended(measu
     assert 100 * made.metrics["evaluation"]["escalation_rate"] == pytest.approx(float(rate), abs=0.05)
 
 
+def test_programs_are_told_what_people_are(measured):
+    make_policy()
+    text = CliRunner().invoke(main, ["--max-latency-ms", "6"]).output
+    document = json.loads(CliRunner().invoke(main, ["--max-latency-ms", "6", "--json"]).output)
+    options = " ".join(f"-S {key}={value}" for key, value in document["settings"].items())
+    assert f"set it: dvc exp run {options}\n" in text
+    assert f"{document['proxy']}, {document['scenario']}: escalate {document['escalation_rate']:.1%} " in text
+    assert f"cost: {document['latency_ms']:.2f} ms per image, {document['speedup']:.2f}×" in text
+    assert document["drop"].keys() == {"value", "ci_low", "ci_high"}
+    assert ("static mid" in text) == ("static_mid" in document)
+
+
 def test_only_a_proxy_chosen_among_several_is_certified_at_more(measured):
     named = CliRunner().invoke(main, ["--max-accuracy-drop", "5", "--proxy", "margin"]).output
     assert "rule=accuracy_drop -S fit.threshold.value=0.05\n" in named

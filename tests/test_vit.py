@@ -1,3 +1,4 @@
+import argparse
 import json
 
 import numpy as np
@@ -88,9 +89,13 @@ def test_random_weights_follow_the_seed_and_leave_torchs_generator_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def read_file(path):
+    return load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
+
+
 def saved(path, state, **metadata):
     save_file({name: value.contiguous() for name, value in state.items()}, path, metadata)
-    return load_weights(ModelParams(name="static_vit", weights=str(path), seed=0), 64)
+    return read_file(path)
 
 
 def test_a_file_of_the_same_numbers_is_the_same_model(tmp_path):
@@ -98,6 +103,71 @@ def test_a_file_of_the_same_numbers_is_the_same_model(tmp_path):
     assert read.sha256 == weights().sha256
     assert read.classes == ("n1", "n2")
     assert weights().classes is None
+
+
+def listed(path, text):
+    path.write_bytes(text)
+    model = ModelParams(name="static_vit", weights="random", seed=0, classes=str(path))
+    return load_weights(model, 64)
+
+
+def test_a_list_of_classes_goes_before_what_the_weights_say(tmp_path):
+    text = "\ufeffcats\r\n\r\n che\u0300vres \r\ndogs\r\n".encode()
+    assert listed(tmp_path / "classes.txt", text).classes == ("cats", "ch\u00e8vres", "dogs")
+    saved(tmp_path / "w.safetensors", weights().state, classes=json.dumps(["n1", "n2"]))
+    model = {"name": "static_vit", "weights": str(tmp_path / "w.safetensors"), "seed": 0}
+    read = load_weights(ModelParams(**model, classes=str(tmp_path / "classes.txt")), 64)
+    assert (read.classes, read.sha256) == (("cats", "ch\u00e8vres", "dogs"), weights().sha256)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"cats\ndogs\ncats\n", "classes.txt names 'cats' 2 times; expected each once"),
+        (b"\n", "classes.txt names 0 classes; expected each once, in the order of the logits, 200 at most"),
+        ("\n".join(map(str, range(201))).encode(), "names 201 classes"),
+        (b"\xff\xfe", "classes.txt is no text that can be read"),
+    ],
+)
+def test_a_faulty_list_of_classes_is_named(tmp_path, text, message):
+    with pytest.raises(PipelineError, match=message):
+        listed(tmp_path / "classes.txt", text)
+
+
+RUN = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "arch": "vit"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        lambda state, _: state,
+        lambda state, _: {"model": state, "epoch": 3},
+        lambda state, _: RUN | {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state, other: RUN | {"state_dict": other, "state_dict_ema": state},
+    ],
+)
+def test_what_torch_saves_is_read_averaged_weights_first(tmp_path, document):
+    state = weights().state
+    torch.save(document(state, {name: value + 1 for name, value in state.items()}), tmp_path / "w.pth.tar")
+    assert read_file(tmp_path / "w.pth.tar").sha256 == weights().sha256
+
+
+class Code:
+    """A pickle that would print if it were executed."""
+
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("document", [Code(), [1, 2], {"state_dict": 5}, {"epoch": 3}])
+def test_what_is_no_checkpoint_is_refused_and_not_executed(tmp_path, document, capsys):
+    torch.save(document, tmp_path / "w.pth")
+    with pytest.raises(PipelineError, match="w.pth"):
+        read_file(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(b"PK no such thing")
+    with pytest.raises(PipelineError, match="w.pth is no whole file of tensors as torch.save writes it"):
+        read_file(tmp_path / "w.pth")
+    assert "executed" not in capsys.readouterr().out
 
 
 def test_half_precision_weights_are_read_as_float32(tmp_path):

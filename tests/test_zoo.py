@@ -37,6 +37,19 @@ def test_a_model_of_timms_answers_as_timm_does(model, tmp_path):
     assert found.shape == (2, 7)
 
 
+def test_layer_scale_and_a_class_token_without_position_are_folded(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("deit3_small_patch16_224", num_classes=7).eval()
+    for name, value in model.named_parameters():
+        if name.endswith("gamma"):  # As drawn, they leave next to nothing of a block.
+            torch.nn.init.uniform_(value, 0.5, 1.5)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    found = TracedViT(load(tmp_path / "w.safetensors", "deit3_small_patch16_224"), 224)(images).logits
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+    torch.testing.assert_close(found, model((images / 255 - mean) / std), atol=1e-4, rtol=1e-4)
+
+
 def test_a_tag_says_what_the_classes_are(tmp_path):
     tagged = find_network("deit_tiny_patch16_224.fb_in1k")
     assert len(tagged.classes) == 1000
@@ -78,8 +91,10 @@ def test_another_normalisation_is_another_transform():
         ("deit_tiny_patch16_224.mine", "no weights 'mine' of deit_tiny_patch16_224; it has fb_in1k"),
         ("nothing at all", "use a name of timm's"),
         ("resnet18", "it is no VisionTransformer of timm's"),
-        ("deit3_small_patch16_224", r"it has \(ls1\): LayerScale\(\) where a plain one has"),
+        ("vit_base_patch16_clip_224", r"it has \(proj\): Conv2d\(.*bias=False\) where a plain one has"),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", "it has no classifier"),
         ("vit_base_patch16_224.mae", "it has no classifier"),
+        ("vit_small_patch16_18x2_224", "its blocks are ParallelThingsBlock"),
     ],
 )
 def test_what_is_no_plain_vit_is_refused_with_the_reason(name, message):

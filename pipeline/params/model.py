@@ -14,6 +14,7 @@ class ModelParams(Section):
     name: Annotated[str, Field(min_length=1)]
     weights: Annotated[str, Field(min_length=1)]
     seed: Seed
+    classes: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ResolutionParams(Section):

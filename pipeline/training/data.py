@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.ahead import decode_ahead
-from pipeline.archive import Archive, LabelledImage
+from pipeline.archive import Archive
 from pipeline.errors import PipelineError
 from pipeline.images import decode_canvas, digest_content
+from pipeline.layouts import LabelledImage
 from pipeline.split import rank
 
 
@@ -46,9 +47,7 @@ def load_training(
     Raises PipelineError where an image is broken, a class has too few, or there are more than `classes`.
     """
     if not archive.training:
-        raise PipelineError(
-            f"{archive.path}: holds no training images; expected train/<wnid>/images/ beside val/"
-        )
+        raise PipelineError(f"{archive.path}: holds no training images; expected train/<class>/ beside val/")
     if len(archive.classes) > classes:
         raise PipelineError(
             f"{archive.path}: lists {len(archive.classes)} classes, the model has {classes}; leave some out"

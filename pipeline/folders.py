@@ -1,0 +1,84 @@
+"""A folder of images as an archive: the same files give the same zip, byte for byte."""
+
+import hashlib
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files import whole_file
+from pipeline.image_names import has_ending
+from pipeline.members import LIMITS, Limits
+
+# What the layouts read beside images.
+_TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
+# A zip entry holds its time: a fixed one leaves names and contents to tell two zips apart.
+_TIMESTAMP = (2020, 1, 1, 0, 0, 0)
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Images, and the texts of the layouts, at any depth; sorted. Hidden ones are passed over.
+
+    Links are followed: sets of images are often made of them. Raises PipelineError where one leads to a
+    folder that it is in.
+    """
+    return list(_walk(folder, ()))
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        raise PipelineError(f"{folder}: a link to a folder that it is in; take it out")
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif has_ending(path.name) or path.name in _TEXTS:
+            yield path
+
+
+def identify_folder(folder: Path) -> str:
+    """A digest that changes with any file's name, size or time; no file is opened."""
+    digest = hashlib.sha256()
+    for path in find_files(folder):
+        facts = path.stat()
+        name = path.relative_to(folder).as_posix()
+        digest.update(repr((name, facts.st_size, facts.st_mtime_ns)).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def measure_folder(folder: Path, limits: Limits = LIMITS) -> int:
+    """Bytes of its files; raises PipelineError where they are none, or more than an archive may hold."""
+    files = find_files(folder)
+    if not files:
+        raise PipelineError(f"{folder}: no images found; expected a folder for each class, with images")
+    total_bytes = sum(path.stat().st_size for path in files)
+    if total_bytes > limits.total_bytes:
+        raise PipelineError(
+            f"{folder}: images of {total_bytes} bytes, more than the limit of {limits.total_bytes}; name the "
+            "folder of the validation images alone, or one of fewer images"
+        )
+    return total_bytes
+
+
+def pack_folder(folder: Path, destination: Path) -> None:
+    """Write the folder's files to the zip `destination`, uncompressed, whole or not at all."""
+    with whole_file(destination) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+        for path in find_files(folder):
+            member = zipfile.ZipInfo(_name_member(path, folder), _TIMESTAMP)
+            member.external_attr = 0o644 << 16
+            member.file_size = path.stat().st_size
+            with path.open("rb") as source, file.open(member, "w") as target:
+                shutil.copyfileobj(source, target)
+
+
+def _name_member(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode(errors="replace").decode()
+        raise PipelineError(f"{folder}: the name of {shown} is no UTF-8; rename it") from None
+    return name

@@ -1,0 +1,34 @@
+"""Weights of ViTs that differ from the plain one by factors and terms that a plain one's weights can hold."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# What layer scale multiplies: the last linear layer of attention, and of the MLP.
+_SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
+_GAMMA = re.compile(r"(blocks\.\d+)\.(ls[12])\.gamma")
+
+
+def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the plain ViT that computes the same; others stay as they are.
+
+    Layer scale (Touvron et al. 2021, CaiT) goes into the layer before it; a class token without a position
+    gets one of zeros.
+    """
+    folded = {name: value for name, value in state.items() if not _GAMMA.fullmatch(name)}
+    for match in filter(None, map(_GAMMA.fullmatch, state)):
+        layer = f"{match[1]}.{_SCALED[match[2]]}"
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in folded:  # Where it is missing, whoever checks the names says so.
+                folded[name] = torch.einsum("o...,o->o...", folded[name], state[match[0]])
+    positions = folded.get("pos_embed")
+    if (
+        positions is not None
+        and positions.ndim == 3
+        and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]
+    ):
+        folded["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return folded

@@ -1,0 +1,71 @@
+"""The members of a zip: read in place, hostile ones refused."""
+
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may claim to hold; the official one has 120,609 members and 248 MB."""
+
+    members: int = 1_000_000
+    total_bytes: int = 16 * 2**30
+    member_bytes: int = 64 * 2**20
+    ratio: float = 200.0
+
+
+LIMITS = Limits()
+
+
+def read_member(file: zipfile.ZipFile, member: str) -> bytes:
+    try:
+        return file.read(member)
+    except KeyError:
+        raise ValueError("not in the archive") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(f"damaged in the archive: {error}") from None
+
+
+def _find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:
+    name = member.orig_filename
+    if "\\" in name or "\0" in name:
+        return "has a backslash or a zero byte in its name"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "has an absolute name"
+    if ".." in name.split("/"):
+        return "leads out of the archive with '..'"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a symbolic link"
+    if member.flag_bits & 0x1:
+        return "is encrypted"
+    if member.file_size > limits.member_bytes:
+        return f"has {member.file_size} bytes, more than the limit of {limits.member_bytes}"
+    if member.file_size > limits.ratio * max(member.compress_size, 1):
+        return f"unpacks {member.compress_size} bytes to {member.file_size}, over {limits.ratio:g} to 1"
+    return None
+
+
+def check_members(path: Path, members: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
+    if len(members) > limits.members:
+        raise PipelineError(f"{path}: {len(members)} members, more than the limit of {limits.members}")
+    seen: set[str] = set()
+    for member in members:
+        fault = "appears twice" if member.filename in seen else _find_fault(member, limits)
+        if fault:
+            raise PipelineError(
+                f"{path}: member {member.orig_filename!r} {fault}; "
+                "pack the archive again from plain files, or use one that you trust"
+            )
+        seen.add(member.filename)
+    total_bytes = sum(member.file_size for member in members)
+    if total_bytes > limits.total_bytes:
+        raise PipelineError(
+            f"{path}: {total_bytes} bytes unpacked, more than the limit of {limits.total_bytes}"
+        )
