@@ -5,6 +5,7 @@ from pipeline.conditions import list_conditions
 from pipeline.errors import PipelineError
 from pipeline.findings import describe_speed
 from pipeline.measured import read_metrics
+from pipeline.recommend import confidence_each
 from pipeline.results import format_markdown, format_terminal, replace_results
 from pipeline.verdicts import judge_fit
 from stages.results import main
@@ -209,22 +210,22 @@ RUNS = REPOSITORY / "docs/low_precision"
 PAGE = REPOSITORY / "docs/low_precision.md"
 
 
-@pytest.mark.parametrize("run", ["certified", "half_a_point", "all_int8"])
+@pytest.mark.parametrize("run", ["certified", "half_a_point", "all_int8", "int8_at_36px"])
 def test_the_page_on_precision_shows_the_runs_beside_it(run):
     page = PAGE.read_text(encoding="utf-8")
     assert replace_results(page, format_markdown(read_metrics(RUNS / run)), PAGE.name, run) == page
 
 
 def test_what_the_page_on_precision_says_of_its_runs():
-    certified, half_a_point, all_int8 = (
-        read_metrics(RUNS / run) for run in ("certified", "half_a_point", "all_int8")
+    certified, half_a_point, all_int8, at_36px = (
+        read_metrics(RUNS / run) for run in ("certified", "half_a_point", "all_int8", "int8_at_36px")
     )
     for mixed in (certified, half_a_point):
         precisions = mixed.environment["precision"], mixed.environment["low_precision"]
         assert precisions == ("float32", "int8")
-    precisions = all_int8.environment["precision"], all_int8.environment.get("low_precision")
-    assert precisions == ("int8", None)
-    for run in (certified, half_a_point, all_int8):
+    for run in (all_int8, at_36px):
+        assert (run.environment["precision"], run.environment.get("low_precision")) == ("int8", None)
+    for run in (certified, half_a_point, all_int8, at_36px):
         assert (run.fit["calibration"]["images"], run.fit["evaluation"]["images"]) == (5000, 5000)
         assert run.replay["single_stream"]["stable"] == run.replay["offline"]["stable"] == 1
     for run in (certified, all_int8):
@@ -249,6 +250,18 @@ def test_what_the_page_on_precision_says_of_its_runs():
         adaptive = mixed.replay["single_stream"]["adaptive"]
         assert rival["latency_ms"]["mean"] < adaptive["latency_ms"]["mean"]
         assert rival["accuracy"] >= adaptive["accuracy"]
+
+
+def test_what_the_page_on_precision_says_of_36px():
+    run = read_metrics(RUNS / "int8_at_36px")
+    policies, promise = run.replay["single_stream"], run.fit["certificate"]
+    assert run.environment["sizes_px"]["low"] == 36
+    assert policies["speedup_vs_static_high"]["ci_low"] > 1.5
+    assert policies["static_mid"]["latency_ms"]["mean"] < policies["adaptive"]["latency_ms"]["mean"]
+    assert policies["static_mid"]["accuracy"] == pytest.approx(policies["adaptive"]["accuracy"], abs=5e-4)
+    # Three sizes came into question: 0.9 for whichever is taken.
+    assert (promise["certified"], promise["alpha"]) == (1, 0.02)
+    assert promise["confidence"] >= confidence_each(0.9, 3)
 
 
 def test_the_command_writes_the_part_that_it_is_told(project):
