@@ -101,7 +101,7 @@ def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
         yield "Low against high", _delta_grid(metrics.delta)
     compared = metrics.proxies or {}
     for oracle in (name for name in ORACLES if name in compared):
-        grid = _proxies_grid(compared[oracle], compared.get("cost_us", {}))
+        grid = _proxies_grid(compared[oracle], (metrics.proxy_costs or {}).get("cost_us", {}))
         yield f"Which signal predicts {oracle}, at 10 % escalated", grid
     if "overlap" in compared:
         rows = tuple((words(name), percent(share)) for name, share in compared["overlap"].items())

@@ -22,6 +22,7 @@ class Metrics:
     delta: Document | None = None
     profile: Document | None = None
     proxies: Document | None = None
+    proxy_costs: Document | None = None
     extract: Mapping[str, Document] = field(default_factory=dict)
 
 
@@ -37,7 +38,7 @@ def read_metrics(folder: Path) -> Metrics:
     """Read the metrics JSON files; raises PipelineError where replay, fit or environment is missing."""
     optional = {
         name: read_json(folder / f"{name}.json")
-        for name in ("prepare", "delta", "profile", "proxies")
+        for name in ("prepare", "delta", "profile", "proxies", "proxy_costs")
         if (folder / f"{name}.json").is_file()
     }
     return Metrics(

@@ -313,8 +313,10 @@ def test_every_oracle_has_its_table_of_proxies_best_first():
         return {"gain_over_random": ends, "difference": ends, "auroc": 0.7, "agreement": {"at_10": 0.9}}
 
     by_proxy = {"margin": item(0.2), "energy": item(0.5), "entropy": {"agreement": {"at_10": 0.8}}}
-    compared = {"benefit": by_proxy, "cost_us": {"energy": 12.3}, "overlap": {"far_and_benefit": 0.05}}
-    metrics = Metrics(replay={}, fit={}, environment={}, proxies=compared)
+    compared = {"benefit": by_proxy, "overlap": {"far_and_benefit": 0.05}}
+    metrics = Metrics(
+        replay={}, fit={}, environment={}, proxies=compared, proxy_costs={"cost_us": {"energy": 12.3}}
+    )
     (title, grid), (_, overlap) = list_details(metrics)
     assert overlap.rows == (("far and benefit", "5.0 %"),)
     assert title == "Which signal predicts benefit, at 10 % escalated"
