@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.folding import fold_state
 from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams
+from pipeline.renaming import rename_state
 from pipeline.vit import OWN_NAME, Weights, digest, draw_weights, own_name
 from pipeline.zoo import Network, Normalisation, find_network
 
@@ -26,7 +27,7 @@ _OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "he
 
 
 def load_weights(params: ModelParams, native_px: int) -> Weights:
-    """Of .safetensors or of what torch saves; or random, with a position embedding that fits `native_px`."""
+    """Read a file, or draw random weights whose position embedding fits `native_px`."""
     network = find_network(params.name)
     if params.weights == "random":
         drawn = draw_weights(network.architecture, params.seed, native_px)
@@ -46,7 +47,7 @@ def _read_weights(path: Path, network: Network) -> Weights:
             "or use: random"
         )
     found, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
-    state = fold_state(found)
+    state = fold_state(rename_state(found))
     architecture = network.architecture
     if (head := state.get("head.weight")) is not None and head.ndim == 2:
         architecture = replace(architecture, classes=len(head))

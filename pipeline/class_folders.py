@@ -35,7 +35,7 @@ def read_class_folders(path: Path, file: zipfile.ZipFile) -> Layout:
     if learned and (unknown := sorted(wnids - {image.wnid for image in learned})):
         raise PipelineError(
             f"{path}: class folder {unknown[0]!r} of {held_out} is not in {training}; expected {LAYOUT}, "
-            f"the same classes in both"
+            "the same classes in both"
         )
     wnids |= {image.wnid for image in learned}
     return Layout(name_classes(path, file, root, wnids), labelled, learned)

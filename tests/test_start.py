@@ -85,6 +85,9 @@ def test_the_file_tells_whether_its_head_fits_the_data(tmp_path, monkeypatch):
         == other.sha256
         == load_weights(model.model_copy(update={"weights": str(path)}), 64).sha256
     )
+    (tmp_path / "classes.txt").write_text("n1\nn3\nn4\n")
+    listed = model.model_copy(update={"classes": str(tmp_path / "classes.txt")})
+    assert read_start(listed, str(path), 64, ["n1", "n3", "n4"]).with_head is False
     assert read_start(model, "random", 64, ["n1"]) == Start(replace(small, classes=200))
     with pytest.raises(PipelineError, match="train.start: .* is no file that can be read"):
         read_start(model, str(tmp_path / "none.safetensors"), 64, ["n1"])

@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
 
 def read_start(model: ModelParams, start: str, native_px: int, classes: Sequence[str]) -> Start:
-    """start: `random`, or a .safetensors file of the model; classes: the data's wnids in label order.
+    """start: `random`, or a file of the model's weights; classes: the data's wnids in label order.
 
     A head that was made for the same classes in the same order is kept; for others one is drawn anew, of as
     many classes as the data has. Raises PipelineError where the file does not fit `model.name`.
@@ -37,7 +37,8 @@ def read_start(model: ModelParams, start: str, native_px: int, classes: Sequence
     if start == "random":
         return Start(find_network(model.name).architecture)
     try:
-        weights = load_weights(model.model_copy(update={"weights": start}), native_px)
+        # model.classes is of the weights that will be, which may have another classifier.
+        weights = load_weights(model.model_copy(update={"weights": start, "classes": None}), native_px)
     except PipelineError as error:  # Which speaks of the parameter that names weights elsewhere.
         raise PipelineError(str(error).replace("model.weights", "train.start")) from None
     if weights.classes == tuple(classes):
