@@ -9,12 +9,10 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.image_names import has_ending
-from pipeline.members import LIMITS, Limits
+from pipeline.members import LIMITS, Limits, new_member
 
 # What the layouts read beside images.
 _TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
-# A zip entry holds its time: a fixed one leaves names and contents to tell two zips apart.
-_TIMESTAMP = (2020, 1, 1, 0, 0, 0)
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -67,14 +65,13 @@ def pack_folder(folder: Path, destination: Path) -> None:
     """Write the folder's files to the zip `destination`, uncompressed, whole or not at all."""
     with whole_file(destination) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         for path in find_files(folder):
-            member = zipfile.ZipInfo(_name_member(path, folder), _TIMESTAMP)
-            member.external_attr = 0o644 << 16
+            member = new_member(_find_name(path, folder))
             member.file_size = path.stat().st_size
             with path.open("rb") as source, file.open(member, "w") as target:
                 shutil.copyfileobj(source, target)
 
 
-def _name_member(path: Path, folder: Path) -> str:
+def _find_name(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
     try:
         name.encode()

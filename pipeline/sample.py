@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torchvision.io import encode_jpeg
 
 from pipeline.files import whole_file
+from pipeline.members import new_member
 
 ROOT = "tiny-imagenet-200"
 SIZE_PX = 64
@@ -33,8 +34,6 @@ VAL_PER_CLASS = 22
 TRAIN_PER_CLASS = 4
 TEST_IMAGES = 8
 JPEG_QUALITY = 95
-# A zip entry holds its time: a fixed one makes two draws equal, byte for byte.
-_TIMESTAMP = (2020, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,4 @@ def draw_sample(path: Path, seed: int = SEED) -> None:
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         for texts_or_images in (_list_texts(gratings), _list_images(gratings, seed)):
             for name, content in texts_or_images:
-                member = zipfile.ZipInfo(f"{ROOT}/{name}", _TIMESTAMP)
-                member.external_attr = 0o644 << 16
-                file.writestr(member, content)
+                file.writestr(new_member(f"{ROOT}/{name}"), content)
