@@ -1,4 +1,4 @@
-"""A folder of images as an archive: the same files give the same zip, byte for byte."""
+"""The files of a folder, and a folder of images as an archive: of the same files, the same byte for byte."""
 
 import hashlib
 import shutil
@@ -15,26 +15,27 @@ from pipeline.members import LIMITS, Limits, new_member
 _TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Images, and the texts of the layouts, at any depth; sorted. Hidden ones are passed over.
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files at any depth, sorted; hidden ones and those of hidden folders are passed over.
 
-    Links are followed: sets of images are often made of them. Raises PipelineError where one leads to a
-    folder that it is in.
+    Links are followed: sets of images are often made of them. A link to a folder that it is in has nothing
+    to add. above: for the function itself, the folders that lead here.
     """
-    return list(_walk(folder, ()))
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:
-        raise PipelineError(f"{folder}: a link to a folder that it is in; take it out")
+        return
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _walk(path, (*above, real))
-        elif has_ending(path.name) or path.name in _TEXTS:
+            yield from walk(path, (*above, real))
+        else:
             yield path
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Images, and the texts of the layouts."""
+    return [path for path in walk(folder) if has_ending(path.name) or path.name in _TEXTS]
 
 
 def identify_folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.folders import walk
 from pipeline.image_names import ENDINGS, has_ending, is_shown_image
 from pipeline.members import LIMITS
 
@@ -55,20 +56,9 @@ def _list_zip(path: Path) -> Iterator[Input]:
             yield Input(f"{_name(path)}::{member.filename}", partial(_read_member, file, member))
 
 
-def _walk(folder: Path) -> Iterator[Input]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if not path.is_symlink():  # It may lead back to where it stands.
-                yield from _walk(path)
-        elif has_ending(path.name):
-            yield Input(_name(path), path.read_bytes)
-
-
 def _find(path: Path) -> Iterator[Input]:
     if path.is_dir():
-        return _walk(path)
+        return (Input(_name(image), image.read_bytes) for image in walk(path) if has_ending(image.name))
     if not path.exists():
         raise PipelineError(f"{_name(path)}: not found; {_EXPECTED}")
     if path.suffix.lower() == ".zip":
@@ -81,7 +71,7 @@ def _find(path: Path) -> Iterator[Input]:
 def find_images(paths: Iterable[Path]) -> Iterator[Input]:
     """In the order of the paths, those of a folder or zip sorted.
 
-    Hidden files and folders are passed over, and links to folders, all but those that are named themselves.
+    Hidden files and folders are passed over, all but those that are named themselves.
     Raises PipelineError where a path is none of these, and where there is no image in any of them.
     """
     named = list(paths)

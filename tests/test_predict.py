@@ -112,6 +112,9 @@ def test_files_folders_and_zips_in_the_order_they_are_named_and_sorted_within(tm
     ]
     Path("link").symlink_to("b/a")
     assert names([Path("link"), Path("b/.hidden.jpg")]) == ["link/9.JPG", "b/.hidden.jpg"]
+    Path("c").mkdir()
+    Path("c/all").symlink_to(Path("b/a").resolve())
+    assert names([Path("c")]) == ["c/all/9.JPG"]
 
 
 def test_a_zip_is_read_in_the_order_of_the_folder_that_it_unpacks_to(tmp_path):
