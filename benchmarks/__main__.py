@@ -92,7 +92,7 @@ def dissect_all(weights: Weights, sizes_px: dict[Role, int], canvases: Tensor) -
         runtime = fastest(precision)
         name = f"{runtime.backend} {precision}"
         click.echo(f"anatomy: {name}")
-        bench, _ = build_bench(weights, sizes_px, runtime, canvases)
+        bench = build_bench(weights, sizes_px, runtime)
         found[name] = dissect(bench, canvases)
     return found
 

@@ -1,8 +1,8 @@
 """Inference side by side: the usual way and every engine, every policy, one stream and offline.
 
-The systems take turns block by block over the same images. Each escalates the same share of them, by a
-threshold from its own scores. Timed are resize, normalisation, passes, proxy, decision and the answer on
-the host; decoding is outside, for all of them.
+The systems take turns block by block over the same images. Each escalates the same share of those that it
+is timed on, by a threshold from its own scores of just these. Timed are resize, normalisation, passes, proxy,
+decision and the answer on the host; decoding is outside, for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +11,21 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.footprint import measure_peaks
 from benchmarks.usual import USUAL, UsualWay, as_picture
 from pipeline.answers import NEEDS, PolicyName
 from pipeline.backends import BACKENDS, why_not
-from pipeline.cascade import Bench
+from pipeline.cascade import Bench, Cascade
 from pipeline.measure import System, choose_batches, run_block
 from pipeline.params.model import Role
 from pipeline.params.replay import Scenario
 from pipeline.params.runtime import Precision
-from pipeline.policy import Policy
+from pipeline.policy import Policy, decide
 from pipeline.runtime import Runtime
+from pipeline.thresholds import at_rate
 from pipeline.timing import Floats, spread, summarise_latency
 from pipeline.vit import Weights
 
@@ -57,30 +59,26 @@ def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
     }
 
 
-def at_rate(scores: Floats) -> float:
-    """The threshold that escalates the share of `scores` (N,) that the benchmark is run at."""
-    return float(np.quantile(scores, 1 - ESCALATION_RATE, method="lower"))
+def set_usual_rate(usual: UsualWay, canvases: Tensor) -> None:
+    """Let it escalate the share of just these images."""
+    scores = np.array([usual.score(as_picture(canvas)) for canvas in canvases])
+    usual.threshold = at_rate(scores, ESCALATION_RATE)
 
 
-def build_usual(
-    weights: Weights, sizes_px: Mapping[Role, int], device: torch.device, canvases: Tensor
-) -> UsualWay:
-    usual = UsualWay(weights, sizes_px, device, direction=1, threshold=0.0)
-    usual.threshold = at_rate(np.array([usual.score(as_picture(canvas)) for canvas in canvases]))
-    return usual
-
-
-def build_bench(
-    weights: Weights, sizes_px: Mapping[Role, int], runtime: Runtime, canvases: Tensor
-) -> tuple[Bench, Floats]:
-    """The bench with its threshold, and the scores of the images that it comes from."""
+def build_bench(weights: Weights, sizes_px: Mapping[Role, int], runtime: Runtime) -> Bench:
+    """With a threshold that is yet to be set."""
     # Which images are escalated does not matter to the time, so the direction is not learned.
     made = Policy("delta", "cls_change", 1, 0.0, "escalation_rate", ESCALATION_RATE, {}, 0, {})
-    bench = Bench(weights, sizes_px, runtime, made, BATCH[runtime.device.type])
-    low = bench.build({"low": 1}).engines["low"]
-    results = (low.run(low.upload(canvas[None])).proxy for canvas in canvases)
-    scores = np.array([float(proxy) for proxy in results if proxy is not None])
-    return replace(bench, policy=replace(made, threshold=at_rate(scores))), scores
+    return Bench(weights, sizes_px, runtime, made, BATCH[runtime.device.type])
+
+
+def set_rate(cascade: Cascade, canvases: Tensor) -> NDArray[np.bool_]:
+    """Let it escalate the share of just these images; returns which, (N,)."""
+    low = cascade.engines["low"]
+    proxies = (low.run(low.upload(part)).proxy for part in canvases.split(low.batch_size))
+    scores = np.concatenate([proxy.double().cpu().numpy() for proxy in proxies if proxy is not None])
+    cascade.policy = replace(cascade.policy, threshold=at_rate(scores, ESCALATION_RATE))
+    return decide(cascade.policy, scores)
 
 
 def compare(
@@ -94,50 +92,59 @@ def compare(
 ) -> dict[str, Any]:
     """By scenario, system and policy: latency, images/s, memory (one stream), and the systems' conditions.
 
-    images: canvases by scenario, uint8 (N, 3, S, S); those of one stream set the thresholds.
+    images: canvases by scenario, uint8 (N, 3, S, S); decisions are compared on those of one stream.
     """
-    canvases = images["single_stream"]
-    usual = build_usual(weights, sizes_px, runtime.device, canvases)
-    benches, scores = {}, {}
-    for name, chosen in list_runtimes(runtime, skip).items():
-        report(f"build {name}")
-        benches[name], scores[name] = build_bench(weights, sizes_px, chosen, canvases)
-    eager = scores["eager float32"] > benches["eager float32"].policy.threshold
-    found: dict[str, Any] = {
-        "decision_agreement": {
-            name: float(((scores[name] > bench.policy.threshold) == eager).mean())
-            for name, bench in benches.items()
-        }
-    }
-    for scenario in images:
-        found[scenario] = _compare_in(scenario, usual, benches, images[scenario], report)
+    usual = UsualWay(weights, sizes_px, runtime.device, direction=1, threshold=0.0)
+    runtimes = list_runtimes(runtime, skip)
+    benches = {name: build_bench(weights, sizes_px, chosen) for name, chosen in runtimes.items()}
+    found: dict[str, Any] = {}
+    for scenario, canvases in images.items():
+        cascades = _build_all(scenario, benches, canvases, report)
+        report(f"{scenario}: set the share escalated")
+        escalated = {name: set_rate(cascade, canvases) for name, cascade in cascades.items()}
+        if scenario == "single_stream":
+            found["decision_agreement"] = _compare_decisions(escalated)
+            benches = {
+                name: replace(benches[name], policy=cascade.policy) for name, cascade in cascades.items()
+            }
+        report(f"{scenario}: measure")
+        found[scenario] = _compare_in(scenario, usual, cascades, canvases)
     if not memory:
         return found
     report("memory")
-    for name, by_policy in measure_peaks(weights, sizes_px, benches, usual, canvases[:8]).items():
+    peaks = measure_peaks(weights, sizes_px, benches, usual, images["single_stream"][:8])
+    for name, by_policy in peaks.items():
         for policy, peak_mb in by_policy.items():
             found["single_stream"][name][policy]["peak_memory_mb"] = peak_mb
     return found
 
 
-def _compare_in(
-    scenario: Scenario,
-    usual: UsualWay,
-    benches: Mapping[str, Bench],
-    canvases: Tensor,
-    report: Callable[[str], None],
-) -> dict[str, Any]:
-    systems: dict[str, System] = {USUAL: usual}
-    batches = {name: _batches(scenario, bench, canvases) for name, bench in benches.items()}
+def _build_all(
+    scenario: Scenario, benches: Mapping[str, Bench], canvases: Tensor, report: Callable[[str], None]
+) -> dict[str, Cascade]:
+    cascades = {}
     for name, bench in benches.items():
-        report(f"{scenario}: build {name}, batches {batches[name]}")
-        systems[name] = bench.build(batches[name])
-    report(f"{scenario}: measure")
-    kind = benches["eager float32"].runtime.device.type
+        batches = _batches(scenario, bench, canvases)
+        report(f"{scenario}: build {name}, batches {batches}")
+        cascades[name] = bench.build(batches)
+    return cascades
+
+
+def _compare_decisions(escalated: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """Share of equal ones, each system at the same share escalated."""
+    eager = escalated["eager float32"]
+    return {name: float((chosen == eager).mean()) for name, chosen in escalated.items()}
+
+
+def _compare_in(
+    scenario: Scenario, usual: UsualWay, cascades: Mapping[str, Cascade], canvases: Tensor
+) -> dict[str, Any]:
+    kind = cascades["eager float32"].engines["low"].runtime.device.type
     block = SINGLE_BLOCK if scenario == "single_stream" else OFFLINE_BLOCK[kind]
-    found = _measure(scenario, systems, canvases, block, MEASURED_S[kind])
-    for name, sizes in batches.items():
-        found[name]["batch_size"] = sizes
+    set_usual_rate(usual, torch.cat([part[:USUAL_IMAGES] for part in canvases.split(block)]))
+    found = _measure(scenario, {USUAL: usual, **cascades}, canvases, block, MEASURED_S[kind])
+    for name, cascade in cascades.items():
+        found[name]["batch_size"] = {role: engine.batch_size for role, engine in cascade.engines.items()}
     return found
 
 

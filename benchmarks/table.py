@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.usual import USUAL
 from pipeline.wording import DASH, milliseconds, number, words
 
 Document = Mapping[str, Any]
@@ -24,6 +25,7 @@ def format_bench(measured: Document) -> str:
     for scenario, title in TITLES.items():
         parts += [f"**{title}**", ""]
         parts += [*_inference_rows(measured["inference"], scenario), ""]
+        parts += [_escalated(measured["inference"][scenario]), ""]
     if "extraction" in measured:
         parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
     if "anatomy" in measured:
@@ -57,6 +59,21 @@ def _inference_rows(inference: Document, scenario: str) -> list[str]:
             yield (system, *(_cell(found[name]) for name in policies), agreement)
 
     return _table(("system", *map(words, policies), "decisions as eager float32"), rows())
+
+
+def _escalated(systems: Document) -> str:
+    """What adaptive escalated; one figure where all systems are equal."""
+    rates = {name: found["adaptive"]["escalation_rate"] for name, found in systems.items()}
+    usual = {rates.pop(USUAL)}
+    shown = [_between(usual | set(rates.values()))]
+    if "to" in shown[0]:
+        shown = [f"{_between(usual)} in the usual way", f"{_between(set(rates.values()))} in the others"]
+    return f"Adaptive escalates {', '.join(shown)}."
+
+
+def _between(shares: set[float]) -> str:
+    ends = dict.fromkeys(f"{100 * share:.1f} %" for share in (min(shares), max(shares)))
+    return " to ".join(ends)
 
 
 def _cell(policy: Document) -> str:
@@ -143,7 +160,7 @@ def _conditions(found: Document) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
         f"Conditions: {found['gpu'] or found['processor']}, {found['threads']} threads, {found['model']}, "
-        f"{found['images']} images, {100 * found['escalation_rate']:.1f} % escalated, low/mid/high "
+        f"{found['images']} images, {100 * found['escalation_rate']:.1f} % to be escalated, low/mid/high "
         f"{'/'.join(map(str, found['sizes_px'].values()))} px; python {found['python']}, {versions}; "
         f"commit {found['commit']}."
     )

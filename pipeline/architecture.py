@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -37,7 +39,11 @@ def map_patches(change: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What makes a VisionTransformer, but for the size of its images; the first `local` blocks are local."""
+    """What makes a VisionTransformer, but for the size of its images; the first `local` blocks are local.
+
+    pre_norm: the tokens are normalised before the first block, and patches have no bias, as in CLIP (Radford
+    et al. 2021). epsilon: of the norms. classes: 0 where there is no classifier.
+    """
 
     name: str
     patch_px: int
@@ -46,6 +52,8 @@ class Architecture:
     heads: int
     classes: int
     local: int = 0
+    pre_norm: bool = False
+    epsilon: float = 1e-6
 
     def count_tokens(self, size_px: int) -> int:
         """Patches of a square image, and the class token."""
@@ -70,6 +78,8 @@ class Architecture:
             depth=self.depth,
             num_heads=self.heads,
             num_classes=self.classes,
+            pre_norm=self.pre_norm,
+            norm_layer=partial(LayerNorm, eps=self.epsilon),
             **settings,
         )
         if self.local:

@@ -5,6 +5,7 @@ probability of at least `confidence` over the draw of the images that certify. (
 "Learn then Test"; the risk is a joint one, so that no harm is hidden by escalating little.)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +62,14 @@ def describe_ground(certificate: Mapping[str, Any]) -> str:
     return f"{certificate['harmful']:,} harmed{balance} of {certificate['images']:,} images"
 
 
-def describe_remedy(certificate: Mapping[str, Any]) -> str:
-    """How many images would certify the first threshold, of one that was not certified."""
+def describe_remedy(certificate: Mapping[str, Any], learned: int) -> str:
+    """How many calibration images would certify the first threshold, of one that was not certified.
+
+    learned: images that learn beside those that certify; more of these take as many more of those.
+    """
     if certificate["needed_images"]:
-        return f"about {certificate['needed_images']:,} would do"
+        needed = math.ceil(certificate["needed_images"] * (1 + learned / certificate["images"]))
+        return f"about {needed:,} calibration images would do"
     balance = certificate["harmful"] - (certificate.get("helped") or 0)
     # Below the limit enough images always pass; the search only ends before them.
     if balance < certificate["alpha"] * certificate["images"]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,17 +26,31 @@ from pipeline.zoo import Network, Normalisation, find_network
 _OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "head.bias")}
 
 
+# What checkpoints say of an architecture may be older than some of its fields.
+_DEFAULTS = {field.name: field.default for field in fields(Architecture) if field.default is not MISSING}
+
+
 def load_weights(params: ModelParams, native_px: int) -> Weights:
     """Read a file, or draw random weights whose position embedding fits `native_px`."""
-    network = find_network(params.name)
-    if params.weights == "random":
-        drawn = draw_weights(network.architecture, params.seed, native_px)
-        weights = replace(drawn, normalisation=network.normalisation)
-    else:
-        weights = _read_weights(find_outside(params.weights), network)
+    weights = load_backbone(params, native_px)
+    if not weights.architecture.classes:
+        raise PipelineError(
+            f"model.weights: {params.weights} has no classifier (head.weight), as {params.name} has none; "
+            f"train one on your classes (adaptive-vit train --set start={params.weights}) and name what that "
+            "writes"
+        )
     if params.classes is None:
         return weights
     return replace(weights, classes=_list_classes(find_outside(params.classes), weights.architecture))
+
+
+def load_backbone(params: ModelParams, native_px: int) -> Weights:
+    """As `load_weights`, but without model.classes, and there may be no classifier."""
+    network = find_network(params.name)
+    if params.weights == "random":
+        drawn = draw_weights(network.architecture, params.seed, native_px)
+        return replace(drawn, normalisation=network.normalisation)
+    return _read_weights(find_outside(params.weights), network)
 
 
 def _read_weights(path: Path, network: Network) -> Weights:
@@ -115,7 +129,8 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
 def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:
     """A checkpoint may say nothing of itself; what it says must be so."""
     found, expected = _parse(metadata, "architecture", path), asdict(architecture)
-    if found is not None and found != expected:
+    whole = {**_DEFAULTS, **found} if isinstance(found, dict) else found
+    if whole is not None and whole != expected:
         raise PipelineError(
             f"model.weights: {path} says architecture {json.dumps(found)}, expected {json.dumps(expected)}; "
             "set model.name to what it says, or use a checkpoint of this model"

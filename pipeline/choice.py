@@ -55,7 +55,7 @@ def choose(
         for name, part in (("learned", learned), ("certified", certifying))
     }
     about = {"learned_images": len(learned), "event": _event(rule, certifying), **digests}
-    warnings = () if found.certified else (_explain_failure(asdict(found)),)
+    warnings = () if found.certified else (_explain_failure(asdict(found), len(learned)),)
     return Threshold(found.threshold, warnings), {**asdict(found), **about}
 
 
@@ -75,8 +75,8 @@ def _event(rule: ThresholdParams, samples: pl.DataFrame) -> str:
     return "harm" if has_labels(samples) else "disagreement"
 
 
-def _explain_failure(certificate: Mapping[str, Any]) -> str:
+def _explain_failure(certificate: Mapping[str, Any], learned: int) -> str:
     return (
         f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
-        f"all are escalated; at this rate {describe_remedy(certificate)}. Every image is escalated"
+        f"all are escalated; at this rate {describe_remedy(certificate, learned)}. Every image is escalated"
     )

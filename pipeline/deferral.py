@@ -65,11 +65,6 @@ def agreement_over_random(escalated: Bools, agree: Bools, weights: Floats, confi
     return percentile_interval(resample(partial(_agreement_gain, escalated, agree), weights), confidence)
 
 
-def interval_of_mean(values: Floats, weights: Floats, confidence: float) -> Interval:
-    """Of values (N,), by image."""
-    return percentile_interval(resample(lambda part: part @ values / len(values), weights), confidence)
-
-
 def draw_weights(count: int, resamples: int, seed: int) -> Floats:
     """(resamples, count): how often each of `count` images stands in each bootstrap sample."""
     rng = np.random.default_rng(seed)

@@ -9,7 +9,13 @@ from torch import Tensor
 
 # What layer scale multiplies: the last linear layer of attention, and of the MLP.
 _SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
+# Of what its pretraining hid, in DINOv2's files.
+_UNUSED = {"mask_token"}
 _GAMMA = re.compile(r"(blocks\.\d+)\.(ls[12])\.gamma")
+
+
+def _is_extra(name: str) -> bool:
+    return name in _UNUSED or _GAMMA.fullmatch(name) is not None
 
 
 def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -18,7 +24,7 @@ def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Layer scale (Touvron et al. 2021, CaiT) goes into the layer before it; a class token without a position
     gets one of zeros.
     """
-    folded = {name: value for name, value in state.items() if not _GAMMA.fullmatch(name)}
+    folded = {name: value for name, value in state.items() if not _is_extra(name)}
     for match in filter(None, map(_GAMMA.fullmatch, state)):
         layer = f"{match[1]}.{_SCALED[match[2]]}"
         for name in (f"{layer}.weight", f"{layer}.bias"):

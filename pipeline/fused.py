@@ -20,8 +20,6 @@ from pipeline.planes import SplitLinear, split_layers
 from pipeline.proxies import Proxy
 from pipeline.vit import TracedViT, Weights
 
-_EPSILON = 1e-6
-
 
 class _Affine(NamedTuple):
     """weight (out, in) and bias (out,) of a linear layer."""
@@ -68,8 +66,8 @@ class FusedViT(nn.Module):
             _Block(_part(state, f"blocks.{index}."), shape, spare, cls_only=index == shape.depth - 1)
             for index in range(shape.depth)
         )
-        self.norm = nn.LayerNorm(shape.width, _EPSILON)
-        self.norm.load_state_dict(_part(state, "norm."))
+        self.norm_pre = _norm(state, "norm_pre.", shape) if shape.pre_norm else None
+        self.norm = _norm(state, "norm.", shape)
         self.head = _linear(_Affine(state["head.weight"], state["head.bias"]))
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
@@ -93,7 +91,8 @@ class FusedViT(nn.Module):
         """uint8 (B, 3, size, size) to tokens (B, N, D)."""
         patches = F.conv2d(images.to(self.patches.dtype), self.patches, stride=self.patches.shape[-1])
         tokens = patches.flatten(2).transpose(1, 2).float() + self.position
-        return torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.first.expand(images.shape[0], -1, -1), tokens], dim=1)
+        return self.norm_pre(tokens) if self.norm_pre is not None else tokens
 
     def finish(self, tokens: Tensor, update: Tensor, *steps: Tensor) -> tuple[Tensor, ...]:
         """What the last block returns, and the class tokens before every block, (B, D) each."""
@@ -123,7 +122,8 @@ class _Block(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor], shape: Architecture, spare: int, cls_only: bool) -> None:
         super().__init__()
-        self.width, self.heads, self.spare, self.cls_only = shape.width, shape.heads, spare, cls_only
+        self.width, self.heads, self.epsilon = shape.width, shape.heads, shape.epsilon
+        self.spare, self.cls_only = spare, cls_only
         qkv = _fold_norm(state, "norm1", "attn.qkv")
         scale = torch.ones(3 * shape.width)
         scale[: shape.width] = (shape.width // shape.heads) ** -0.5
@@ -142,11 +142,14 @@ class _Block(nn.Module):
         if self.local is not None:
             tokens = map_patches(self.local, tokens)
         going_on = tokens[:, :1] if self.cls_only else tokens
-        attended = F.scaled_dot_product_attention(*self._ask(_normalise(tokens)), scale=1.0)
+        attended = F.scaled_dot_product_attention(*self._ask(self._normalise(tokens)), scale=1.0)
         attended = attended[:, :, : going_on.shape[1]].transpose(1, 2).reshape(going_on.shape)
         going_on = going_on + _apply(self.out, attended)
-        widened = F.gelu(_apply(self.widen, _normalise(going_on)))
+        widened = F.gelu(_apply(self.widen, self._normalise(going_on)))
         return tokens[:, 0], going_on, _apply(self.narrow, widened)
+
+    def _normalise(self, tokens: Tensor) -> Tensor:
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=self.epsilon)
 
     def _ask(self, normalised: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, (B, heads, N or 1, D / heads)."""
@@ -163,10 +166,6 @@ class _Block(nn.Module):
 
 def _is_prime(count: int) -> bool:
     return count > 1 and all(count % divisor for divisor in range(2, math.isqrt(count) + 1))
-
-
-def _normalise(tokens: Tensor) -> Tensor:
-    return F.layer_norm(tokens, tokens.shape[-1:], eps=_EPSILON)
 
 
 def _apply(layer: nn.Module, values: Tensor, outputs: slice | None = None) -> Tensor:
@@ -189,7 +188,9 @@ def _split_heads(values: Tensor, heads: int) -> Tensor:
 def _fold_pixels(state: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Patch weights for pixels of 0..255 and the constant that the mean leaves, (D,)."""
     weight = state["patch_embed.proj.weight"] / std
-    return weight, state["patch_embed.proj.bias"] - (weight * mean).sum(dim=(1, 2, 3))
+    constant = -(weight * mean).sum(dim=(1, 2, 3))
+    bias = state.get("patch_embed.proj.bias")
+    return weight, constant if bias is None else constant + bias
 
 
 def _fold_norm(state: Mapping[str, Tensor], norm: str, layer: str) -> _Affine:
@@ -197,6 +198,12 @@ def _fold_norm(state: Mapping[str, Tensor], norm: str, layer: str) -> _Affine:
     weight, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
     gain, shift = state[f"{norm}.weight"], state[f"{norm}.bias"]
     return _Affine(weight * gain, bias + weight @ shift)
+
+
+def _norm(state: Mapping[str, Tensor], prefix: str, shape: Architecture) -> nn.LayerNorm:
+    layer = nn.LayerNorm(shape.width, shape.epsilon)
+    layer.load_state_dict(_part(state, prefix))
+    return layer
 
 
 def _local(state: Mapping[str, Tensor]) -> nn.Conv2d:

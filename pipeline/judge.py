@@ -14,9 +14,9 @@ from pipeline.deferral import (
     agreement_over_random,
     draw_weights,
     gain_over_random,
-    interval_of_mean,
 )
 from pipeline.oracles import ORACLES
+from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 from pipeline.timing import FEWEST_IMAGES
@@ -67,24 +67,19 @@ def judge(
         "calibration_error": float(error),
         "agreement_over_random": agreement_over_random(escalated, agree, weights, confidence)._asdict(),
         "gain_over_random": gain._asdict() if gain else None,
-        "certified_risk": _recheck(samples, escalated, weights, params) if policy.certificate else None,
+        "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,
         **_with_labels(samples, escalated),
     }
     told = len(samples) >= FEWEST_IMAGES and gain is not None and gain.ci_low > 0
     return {"evaluation": evaluation, "beats_random": int(told)}
 
 
-def _recheck(
-    samples: pl.DataFrame, escalated: NDArray[np.bool_], weights: Floats, params: FitParams
-) -> dict[str, float]:
-    """What was certified, on images that neither learned nor certified.
-
-    Its interval is the exact one of a share, or, where losses and gains cancel, from resamples.
-    """
+def _recheck(samples: pl.DataFrame, escalated: NDArray[np.bool_], params: FitParams) -> dict[str, float]:
+    """What was certified, on images that neither learned nor certified, with its interval."""
     rule, images = params.threshold, len(samples)
     if rule.rule == "accuracy_drop":
         lost = losses_if_low(samples) * ~escalated
-        return interval_of_mean(lost, weights, rule.confidence)._asdict()
+        return interval_of_difference(lost, rule.confidence)._asdict()
     harmful = int((harmed_if_low(samples) & ~escalated).sum())
     interval = binomtest(harmful, images).proportion_ci(rule.confidence, method="exact")
     return {"value": harmful / images, "ci_low": float(interval.low), "ci_high": float(interval.high)}

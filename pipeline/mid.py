@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.deferral import Interval, draw_weights, interval_of_mean
+from pipeline.deferral import Interval
 from pipeline.errors import PipelineError
 from pipeline.judge import column, has_labels, losses_if_low
 from pipeline.labels import true_classes
+from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.params.replay import Scenario
 from pipeline.policy import escalate
@@ -64,8 +65,7 @@ def lead_of_mid(samples: pl.DataFrame, scores: Floats, threshold: float, params:
     low = ~escalate(scores[answered.to_numpy()], threshold)
     high = column(judged, "high_correct") if has_labels(judged) else np.ones(len(judged))
     lead = column(judged, "mid_right") - (high - losses_if_low(judged) * low)
-    weights = draw_weights(len(lead), params.bootstrap, params.seed)
-    return interval_of_mean(lead, weights, params.threshold.confidence)
+    return interval_of_difference(lead, params.threshold.confidence)
 
 
 def say_leads(leads: Mapping[str, Interval], quality: str, images: int) -> str:

@@ -13,9 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.certify import risk_bound
-from pipeline.deferral import Interval, draw_weights, interval_of_mean
+from pipeline.deferral import Interval
 from pipeline.frontier import Prices
 from pipeline.judge import harmed_if_low, has_labels, losses_if_low
+from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import escalate
 from pipeline.thresholds import at_rate
@@ -112,8 +113,7 @@ def _judge(
     latency_ms = float(prices.at(np.array([rate]))[0])
     harmful = int((harmed_if_low(judged) & ~escalated).sum())
     high = judged["high_correct"].to_numpy().mean() if labelled else 1.0
-    weights = draw_weights(len(judged), params.bootstrap, params.seed)
-    drop = interval_of_mean(losses_if_low(judged) * ~escalated, weights, confidence)
+    drop = interval_of_difference(losses_if_low(judged) * ~escalated, confidence)
     return Recommendation(
         proxy=proxy,
         threshold=choice.threshold,

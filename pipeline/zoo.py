@@ -35,7 +35,8 @@ class Network(NamedTuple):
 def find_network(name: str) -> Network:
     """Of the project's own, or of timm: the name of a model, with or without the tag of its weights.
 
-    Raises PipelineError where nothing has that name, or timm builds it otherwise than a plain ViT.
+    Its architecture has no classes where weights of that name come without a classifier. Raises
+    PipelineError where nothing has that name, or timm builds it otherwise than a plain ViT.
     """
     if name in ARCHITECTURES:
         return Network(ARCHITECTURES[name], IMAGENET, None)
@@ -69,8 +70,6 @@ def _describe(model: Any, name: str) -> Architecture:
     """The architecture that builds the very same modules, but for what can be folded into plain ones."""
     if not isinstance(model, VisionTransformer):
         raise _refusal(name, "it is no VisionTransformer of timm's")
-    if not model.num_classes:
-        raise _refusal(name, "it has no classifier")
     block: Any = model.blocks[0]
     if (kind := type(block)) is not Block:
         raise _refusal(name, f"its blocks are {kind.__name__}")
@@ -81,6 +80,8 @@ def _describe(model: Any, name: str) -> Architecture:
         len(model.blocks),
         block.attn.num_heads,
         model.num_classes,
+        pre_norm=not isinstance(model.norm_pre, nn.Identity),
+        epsilon=block.norm1.eps,
     )
     # What pipeline.folding makes plain.
     scale = {"init_values": 1.0} if hasattr(block.ls1, "gamma") else {}

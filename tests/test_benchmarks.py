@@ -12,9 +12,17 @@ from click.testing import CliRunner
 from benchmarks import anatomy
 from benchmarks.__main__ import main
 from benchmarks.goals import judge_goals, overhead
-from benchmarks.inference import MOST_ROUNDS, _measure, build_bench, list_runtimes
+from benchmarks.inference import (
+    ESCALATION_RATE,
+    MOST_ROUNDS,
+    _measure,
+    build_bench,
+    list_runtimes,
+    set_rate,
+    set_usual_rate,
+)
 from benchmarks.kernels import ask_torch, kind_of
-from benchmarks.table import format_bench
+from benchmarks.table import _escalated, format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.answers import NEEDS, Answers
 from pipeline.backends import NATIVE, why_not
@@ -154,9 +162,7 @@ def test_a_pass_is_taken_apart(backend, monkeypatch):
     monkeypatch.setattr(anatomy, "_ROUNDS", 2)
     if why_not(backend, torch.device("cpu"), "float32"):
         pytest.skip(why_not(backend, torch.device("cpu"), "float32"))
-    bench, _ = build_bench(
-        weights(), {"low": 32, "high": 64}, replace(runtime(), backend=backend), canvases(8)
-    )
+    bench = build_bench(weights(), {"low": 32, "high": 64}, replace(runtime(), backend=backend))
     dissected = anatomy.dissect(bench, canvases(8))
     for role in ("low", "high"):
         found = dissected[role]
@@ -237,6 +243,32 @@ class Taking:
         self.images += len(canvases)
         time.sleep(self.takes_s)
         return Answers(np.zeros(len(canvases), dtype=np.int64), np.zeros(len(canvases), dtype=bool))
+
+
+def test_every_system_escalates_the_same_share_of_just_the_images_that_it_is_timed_on():
+    sizes_px, eager = {"low": 32, "mid": 48, "high": 64}, replace(runtime(), backend="eager")
+    for images in (canvases(40)[:20], canvases(40)[20:]):
+        usual = UsualWay(weights(), sizes_px, torch.device("cpu"), direction=1, threshold=0.0)
+        set_usual_rate(usual, images)
+        cascade = build_bench(weights(), sizes_px, eager).build({"low": 8, "high": 4})
+        assert set_rate(cascade, images).sum() == round(20 * ESCALATION_RATE)
+        for system in (usual, cascade):
+            assert system.answer("adaptive", images).escalated.sum() == round(20 * ESCALATION_RATE)
+
+
+@pytest.mark.parametrize(
+    ("usual", "ours", "said"),
+    [
+        (0.1, 0.1, "Adaptive escalates 10.0 %."),
+        (0.137, 0.1, "Adaptive escalates 13.7 % in the usual way, 10.0 % in the others."),
+    ],
+)
+def test_the_table_says_what_was_escalated(usual, ours, said):
+    systems = {
+        name: {"adaptive": {"escalation_rate": rate}}
+        for name, rate in (("usual way float32", usual), ("eager float32", ours))
+    }
+    assert _escalated(systems) == said
 
 
 def test_a_fast_system_runs_the_blocks_again_and_a_slow_one_does_not():

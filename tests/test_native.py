@@ -30,12 +30,14 @@ from tests.made import canvases, spec
 CPU = torch.device("cpu")
 IMAGES = canvases(9)
 # What differs from static_vit: a head of one tile, hidden values that are no whole number of chunks, classes
-# that fill no tile, one block that is first and last, more images to a piece than a tile has rows.
+# that fill no tile, one block that is first and last, more images to a piece than a tile has rows, a norm
+# before the blocks.
 SHAPES = [
     Architecture("narrow", 4, 64, 3, 2, 10, local=2),
     Architecture("single", 8, 96, 1, 1, 16, local=1),
     Architecture("coarse", 32, 64, 2, 1, 17),
     ARCHITECTURES["static_vit_local"],
+    Architecture("clip", 16, 64, 2, 1, 10, pre_norm=True, epsilon=1e-5),
 ]
 
 
@@ -67,6 +69,15 @@ def of_shape(shape, backend, precision="float32", threads=2, size_px=64):
     return replace(asked, weights=draw_weights(shape, 0, 64), runtime=runtime)
 
 
+def with_norms(weights):
+    """Their norms drawn, too, which otherwise multiply by one and add nothing."""
+    torch.manual_seed(1)
+    norms = {name: value for name, value in weights.state.items() if "norm" in name}
+    return replace(
+        weights, state={**weights.state, **{k: v + 0.5 * torch.randn_like(v) for k, v in norms.items()}}
+    )
+
+
 def relative_errors(found, expected):
     return [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found[:3], expected[:3], strict=True)]
 
@@ -82,6 +93,14 @@ def test_any_shape_on_any_number_of_threads_answers_as_eager(backend, shape, thr
     for count in (len(IMAGES), 1, 4):  # What an earlier pass left behind must not matter.
         errors = relative_errors(engine.run(IMAGES[:count]), eager.run(IMAGES[:count]))
         assert all(0 < error < TOLERANCE[precision] for error in errors)
+
+
+def test_the_norm_before_the_blocks_is_that_of_the_weights(backend):
+    asked = of_shape(next(shape for shape in SHAPES if shape.pre_norm), "eager")
+    asked = replace(asked, weights=with_norms(asked.weights))
+    expected = build_engine(asked, 4).run(IMAGES[:4])
+    found = build_engine(replace(asked, runtime=replace(asked.runtime, backend=backend)), 4).run(IMAGES[:4])
+    assert max(relative_errors(found, expected)) < 5e-5
 
 
 def test_float32_is_nearer_than_bfloat16_products_could_be(backend):

@@ -62,7 +62,8 @@ class TrainableViT(nn.Module):
         patches: Tensor = self.vit.patch_embed.proj((images - self.mean) / self.std)
         tokens = patches.flatten(2).transpose(1, 2) + position[:, 1:]  # B, N, D
         first = (cls_token + position[:, :1]).expand(len(images), -1, -1)
-        tokens = self.vit.blocks(torch.cat([first, tokens.to(first.dtype)], dim=1))
+        tokens = self.vit.norm_pre(torch.cat([first, tokens.to(first.dtype)], dim=1))
+        tokens = self.vit.blocks(tokens)
         logits: Tensor = self.vit.head(self.vit.norm(tokens[:, 0]))
         return logits.float()
 
@@ -92,10 +93,9 @@ class TrainableViT(nn.Module):
         that all sizes share, since those of one size are for whole images, not for crops of them.
         """
         mine, patch_px = self.vit.state_dict(), self.architecture.patch_px
-        kept = {name: state[name] for name in mine}
+        others = [name for name in mine if with_head or not name.startswith("head.")]
+        kept = {**mine, **{name: state[name] for name in others}}
         kept["pos_embed"] = at_size(state, self.sizes_px[-1], patch_px)["pos_embed"]
-        if not with_head:
-            kept |= {name: value for name, value in mine.items() if name.startswith("head.")}
         self.vit.load_state_dict(kept)
         for size_px, own in self.own.items():
             own += at_size(state, int(size_px), patch_px)["pos_embed"] - self.position(int(size_px))

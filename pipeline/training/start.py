@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.architecture import Architecture
-from pipeline.checkpoint import load_weights
+from pipeline.checkpoint import load_backbone
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
 from pipeline.vit import Weights
@@ -35,10 +35,11 @@ def read_start(model: ModelParams, start: str, native_px: int, classes: Sequence
     many classes as the data has. Raises PipelineError where the file does not fit `model.name`.
     """
     if start == "random":
-        return Start(find_network(model.name).architecture)
+        shape = find_network(model.name).architecture
+        return Start(shape if shape.classes else replace(shape, classes=len(classes)))
     try:
-        # model.classes is of the weights that will be, which may have another classifier.
-        weights = load_weights(model.model_copy(update={"weights": start, "classes": None}), native_px)
+        # Without model.classes, which is of the weights that will be.
+        weights = load_backbone(model.model_copy(update={"weights": start}), native_px)
     except PipelineError as error:  # Which speaks of the parameter that names weights elsewhere.
         raise PipelineError(str(error).replace("model.weights", "train.start")) from None
     if weights.classes == tuple(classes):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
 from pipeline.engines.native.resizing import find_taps
@@ -48,7 +48,7 @@ def _structure(**fields: Any) -> type[ctypes.Structure]:
     return type("Structure", (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 Linear = _structure(tiles=_POINTER, bias=_POINTER, scales=_POINTER, inputs=_INT, outputs=_INT)
 _LINEARS = ctypes.POINTER(Linear)
 Block = _structure(
@@ -72,12 +72,15 @@ Model = _structure(
     classes=_INT,
     planes=_INT,
     chunks=_INT,
+    epsilon=_FLOAT,
     patches=Linear,
     head=Linear,
     position=_POINTER,
     first=_POINTER,
     norm_gain=_POINTER,
     norm_bias=_POINTER,
+    pre_gain=_POINTER,
+    pre_bias=_POINTER,
     blocks=ctypes.POINTER(Block),
     score=_POINTER,
 )
@@ -127,11 +130,12 @@ class Packed:
             shape.classes,
             layout.planes,
             self.network.chunks,
+            shape.epsilon,
             Linear(patches_at, patches_bias, None, patches.inputs, len(patches.bias)),
             Linear(*head_at, None, head.inputs, len(head.bias)),
             position,
             first,
-            *self.network.norm,
+            *self.network.norms,
             self.network.blocks,
         )
 
@@ -158,7 +162,7 @@ class _Network:
         self.used = -self.arena.ctypes.data % _ALIGNMENT
         self.layout = _EIGHT_BITS if layout.quantises else layout
         self.lists: list[Any] = []
-        self.norm = self._keep(fused.norm.weight), self._keep(fused.norm.bias)
+        self.norms = *self._norm(fused.norm), *self._norm(fused.norm_pre)
         self.blocks = (Block * shape.depth)(*(self._block(block, shape.width) for block in fused.blocks))
         self.chunks = len(self.lists[0])
 
@@ -180,6 +184,9 @@ class _Network:
         tiles, bias, scales, inputs = _tile(weight, bias, self.layout)
         scales_at = None if scales is None else self._keep(scales)
         return Linear(self._keep(tiles), self._keep(bias), scales_at, inputs, len(bias))
+
+    def _norm(self, norm: nn.LayerNorm | None) -> tuple[int | None, int | None]:
+        return (self._keep(norm.weight), self._keep(norm.bias)) if norm else (None, None)
 
     def _keep(self, values: Tensor) -> int:
         """The address of a copy in the arena."""

@@ -25,9 +25,9 @@ inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Fin
              });
 }
 
-// (x - mean) / deviation of one row of `width`; calls use(column, values).
+// (x - mean) / deviation of one row of `width`; calls use(column, values), which may write to the row there.
 template <class Use>
-inline void normalise(const float* row, int width, Use use) {
+inline void normalise(const float* row, int width, float epsilon, Use use) {
   Lanes sum = zeros(), squares = zeros();
   for (int column = 0; column < width; column += kLanes)
     sum = add(sum, load(row + column));
@@ -36,7 +36,7 @@ inline void normalise(const float* row, int width, Use use) {
     const Lanes difference = sub(load(row + column), mean);
     squares = mul_add(difference, difference, squares);
   }
-  const Lanes scale = all(1.0f / std::sqrt(sum_of(squares) / width + 1e-6f));
+  const Lanes scale = all(1.0f / std::sqrt(sum_of(squares) / width + epsilon));
   for (int column = 0; column < width; column += kLanes)
     use(column, mul(sub(load(row + column), mean), scale));
 }

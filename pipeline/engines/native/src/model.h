@@ -37,9 +37,11 @@ struct Resize {
 struct Model {
   Resize resize;
   int32_t size_px, patch_px, width, heads, depth, classes, planes, chunks;
+  float epsilon;
   Linear patches, head;
   const float *position, *first;       // (patches, width), (width)
   const float *norm_gain, *norm_bias;  // (width)
+  const float *pre_gain, *pre_bias;    // (width), of the norm before the first block; null where there is none
   const Block* blocks;
   float (*score)(const float* trace, const float* logits);  // of one image; null where none is asked for
 };

@@ -66,7 +66,16 @@ class Pass {
         if (patch < 0) value = zeros();
         store(token(panel.first + row) + column, add(value, load(offset)));
       });
+      if (m_.pre_gain) normalise_tokens(panel);
     });
+  }
+
+  void normalise_tokens(const Panel& panel) {
+    const During norms(kNorms);
+    for (int row = panel.first; row < panel.first + panel.rows; ++row)
+      normalise(token(row), m_.width, m_.epsilon, [&](int column, Lanes value) {
+        store(token(row) + column, mul_add(value, load(m_.pre_gain + column), load(m_.pre_bias + column)));
+      });
   }
 
   // An image of which at least the patches from `first` to `end` are there.
@@ -104,7 +113,7 @@ class Pass {
   void normalise_panel(const Panel& panel, int stride) {
     const During norms(kNorms);
     for (int row = 0; row < panel.rows; ++row)
-      normalise(token((panel.first + row) * stride), m_.width,
+      normalise(token((panel.first + row) * stride), m_.width, m_.epsilon,
                 [&](int column, Lanes value) { put<planes>(s_.normal.rows(), row, column, value); });
   }
 
@@ -173,7 +182,7 @@ class Pass {
   void classify(const Outputs& outputs) {
     each_panel(0, classifies_ ? images_ : 0, most_, [&](const Panel& panel) {
       for (int row = 0; row < panel.rows; ++row)
-        normalise(token((panel.first + row) * sizes_.tokens), m_.width, [&](int column, Lanes value) {
+        normalise(token((panel.first + row) * sizes_.tokens), m_.width, m_.epsilon, [&](int column, Lanes value) {
           value = mul_add(value, load(m_.norm_gain + column), load(m_.norm_bias + column));
           store_unaligned(outputs.embedding + size_t(panel.first + row) * m_.width + column, value);
           put<planes>(s_.normal.rows(), row, column, value);
