@@ -62,6 +62,23 @@ def test_a_bet_sees_nothing_of_its_own_image_nor_of_those_after():
     assert before[31] != after[31]
 
 
+@pytest.mark.parametrize(
+    ("limit", "bet", "left"), [(-0.98, 0.7576, 0.25), (0.0, 1.5, 0.25), (0.98, 4.2919, 0.9571)]
+)
+def test_one_loss_leaves_a_quarter_of_the_capital_or_more(limit, bet, left):
+    """The bet of a single image is sqrt(2 ln 10 / 0.25) = 4.2919, or less where that much could ruin."""
+    share = (limit + 1) / 2
+    found = _bets(np.ones(1), share, 0.9)
+    assert found == pytest.approx([bet], abs=1e-4)
+    assert 1 - found * (1 - share) == pytest.approx([left], abs=1e-4)
+
+
+def test_what_was_proved_once_stays_proved():
+    gains_first = np.repeat([-1.0, 1.0], 10)
+    assert is_below(gains_first, 0.05, 0.9)
+    assert not is_below(gains_first[::-1], 0.05, 0.9)
+
+
 def test_the_last_threshold_before_the_first_failure_is_taken():
     scores = np.tile(np.arange(100.0), 40)
     losses = np.where(scores >= 50, 1.0, 0.0)

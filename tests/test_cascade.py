@@ -56,19 +56,31 @@ def test_decisions_are_those_of_fit():
         assert answers.escalated.tolist() == decide(made, cls_change(trace, None)).tolist()
 
 
+class Clock:
+    """Time passes only where someone sleeps."""
+
+    now_s = 0.0
+
+    def perf_counter(self):
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+
+
 class Counting:
     """An engine that notes the sizes of its batches, and takes a while for each if so told."""
 
-    def __init__(self, inner, takes_s=0.0):
+    def __init__(self, inner, takes_s=0.0, clock=time):
         self.inner, self.batch_size, self.takes_s, self.sizes = inner, inner.batch_size, takes_s, []
-        self.runtime = inner.runtime
+        self.runtime, self.clock = inner.runtime, clock
 
     def upload(self, images):
         return self.inner.upload(images)
 
     def begin(self, images):
         self.sizes.append(len(images))
-        time.sleep(self.takes_s)
+        self.clock.sleep(self.takes_s)
         return self.inner.begin(images)
 
 
@@ -106,10 +118,34 @@ def test_what_a_full_batch_leaves_over_has_waited_while_it_ran():
     assert high.sizes == [6, 2, 3]
 
 
+@pytest.mark.parametrize(("low_batch", "takes_s", "high_batch"), [(1, 0.04, 8), (3, 0.06, 4)])
+def test_the_wait_is_that_of_the_oldest_image_that_still_waits(monkeypatch, low_batch, takes_s, high_batch):
+    """The fourth of single images finds that the first has waited 120 ms; of threes, four go at once."""
+    clock = Clock()
+    monkeypatch.setattr("pipeline.cascade.time", clock)
+    low, high = Counting(engine(32, low_batch), takes_s, clock), Counting(engine(64, high_batch))
+    Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), deadline_ms=100.0).answer("adaptive", IMAGES)
+    assert high.sizes == [4, 4, 3]
+
+
 def test_one_call_leaves_nothing_behind_for_the_next():
     both = cascade(MIDDLE, 4)
     first = both.answer("adaptive", IMAGES)
     assert both.answer("adaptive", IMAGES.flip(0)).top1.tolist() == first.top1[::-1].tolist()
+
+
+def test_a_call_that_fails_leaves_nothing_behind_for_the_next(monkeypatch):
+    both = cascade(ALWAYS_ESCALATE, 4)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(both.waiting, "run_full", failing)
+        both.answer("adaptive", IMAGES)
+    both.policy = policy(NEVER_ESCALATE)
+    expected = both.answer("static_low", IMAGES).top1.tolist()
+    assert both.answer("adaptive", IMAGES).top1.tolist() == expected
+
+
+def failing():
+    raise MemoryError
 
 
 def test_the_low_engine_has_a_precision_of_its_own_where_asked():

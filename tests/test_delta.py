@@ -66,7 +66,9 @@ def test_embeddings_of_other_images_are_refused(tmp_path, images):
         compute(tmp_path, images, low_order=order, high_order=order)
 
 
-@pytest.mark.parametrize("key", ["weights_sha256", "precision", "backend", "transform", "images_sha256"])
+@pytest.mark.parametrize(
+    "key", ["weights_sha256", "precision", "backend", "transform", "canvas_px", "images_sha256"]
+)
 def test_two_models_are_never_compared(tmp_path, images, key):
     with pytest.raises(
         PipelineError, match=f"do not belong together: {key} is .* for low and other for high"

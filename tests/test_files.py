@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("new")
         raise RuntimeError
     assert path.read_text() == "old"
+
+
+def test_others_may_read_what_is_written_as_they_may_any_new_file(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with whole_file(tmp_path / "file.txt") as temporary:
+            temporary.write_text("whole")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_json_leaves_out_what_dvc_cannot_compare(tmp_path):

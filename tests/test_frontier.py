@@ -87,6 +87,12 @@ def test_a_row_costs_what_its_threshold_escalates():
     assert found["agreement_proxy"] == pytest.approx(reached)
 
 
+def test_a_rate_that_a_tie_misses_by_one_image_is_not_in_reach():
+    """Four images of 200 are asked for; the two that share the next score would make it five."""
+    scores = np.repeat([2.0, 1.0, 0.0], [3, 2, 195])
+    assert draw_frontier(outcome(), scores, scores).columns["escalation_rate"] == [0, 0.015, 0.025, 1]
+
+
 def test_a_constant_score_reaches_only_the_ends():
     found = draw_frontier(outcome(), np.ones(200), SCORES)
     assert found.columns["escalation_rate"] == [0, 1]

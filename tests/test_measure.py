@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 
-from pipeline.answers import NEEDS
+from pipeline.answers import NEEDS, Answers
 from pipeline.errors import PipelineError
-from pipeline.measure import choose_batches, measure_memory, measure_scenario, read_sample
+from pipeline.measure import Sample, choose_batches, measure_memory, measure_scenario, read_sample
 from tests.made import canvases, images_table, runtime
 from tests.replays import PARAMS, bench
 
@@ -61,6 +62,46 @@ def test_each_role_gets_the_batch_that_takes_least_time_per_image(monkeypatch):
         "high": 2,
     }
     assert choose_batches({"low": Slow(clock, 4, batch_size=1)}, canvases(2)) == {"low": 1}
+
+
+class Fresh(Slow):
+    """Its first batch takes no time, as on a processor that is still cool."""
+
+    first = True
+
+    def run(self, images):
+        if not self.first:
+            super().run(images)
+        self.first = False
+
+
+def test_what_the_first_round_took_does_not_count(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.measure.time", clock)
+    assert choose_batches({"low": Fresh(clock, 4)}, canvases(8)) == {"low": 4}
+
+
+class Recording:
+    """A cascade that answers nothing and notes which policy it was asked for."""
+
+    policies = tuple(NEEDS)
+
+    def __init__(self):
+        self.asked = []
+
+    def answer(self, name, canvases):
+        self.asked.append(name)
+        return Answers(np.zeros(len(canvases), dtype=np.int64), np.zeros(len(canvases), dtype=bool))
+
+
+def test_every_block_draws_the_order_of_the_policies_anew():
+    cascade, count = Recording(), len(NEEDS)
+    sample = Sample([], [], canvases(10 * PARAMS.offline_block))
+    measure_scenario("offline", cascade, sample, PARAMS, lambda _: None)
+    asked = cascade.asked[-10 * count :]
+    orders = [tuple(asked[start : start + count]) for start in range(0, len(asked), count)]
+    assert all(sorted(order) == sorted(NEEDS) for order in orders)
+    assert {order[0] for order in orders} == set(NEEDS)
 
 
 def test_every_policy_meets_every_image_once_in_each_block(sample):

@@ -1,6 +1,7 @@
 """New images under a fitted policy: what is found, what is answered, what is written, and the command."""
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Prediction, describe_transform
 from pipeline.engines.eager import EagerEngine
 from pipeline.errors import PipelineError
+from pipeline.image_names import ENDINGS
 from pipeline.images import decode_canvas
 from pipeline.inputs import find_images
 from pipeline.params.model import ModelParams
@@ -32,21 +34,7 @@ from tests.imports import ROOT, import_closure, outside_imports
 COUNT = 9
 HEADER = ["image", "top1", "score", "escalated"]
 
-# As the README has it.
-SNIPPET = """
-from pathlib import Path
-from pipeline import cascade, checkpoint, inputs, policy, predict, runtime
-from pipeline.params.model import ModelParams
-from pipeline.params.runtime import RuntimeParams
-
-network = ModelParams(name="static_vit_local", weights="models/static_vit.safetensors", seed=0)
-options = RuntimeParams(device="auto", backend="auto", precision="float32", batch_size=64, threads=None)
-weights, path = checkpoint.load_weights(network, 64), Path("models/policy.json")
-running = runtime.resolve_runtime(options, weights.architecture)
-bench = cascade.Bench(weights, {"low": 32, "high": 64}, running, policy.read_policy(path), 64)
-for row in predict.predict(predict.build_cascade(bench, path), inputs.find_images([Path("photos")])):
-    print(row.image, row.class_name, row.score, row.escalated)
-"""
+(SNIPPET,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 def folder_of(path: Path, count: int = COUNT) -> Path:
@@ -232,9 +220,14 @@ def test_a_broken_image_stops_or_is_left_out_and_named(tmp_path):
     assert named[0][0] == f"{folder}/03.jpg"
 
 
+def test_the_help_names_every_ending_that_is_accepted():
+    shown = CliRunner().invoke(main, ["predict", "--help"]).output
+    assert f"files ({', '.join(ENDINGS)})" in " ".join(shown.split())
+
+
 def test_images_that_are_all_broken_are_an_error_in_any_case(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"none")
-    with pytest.raises(PipelineError, match=r"all 2 images are broken, .*a\.jpg: broken image"):
+    with pytest.raises(PipelineError, match=r"all 2 .* broken, expected JPEG, PNG or WebP; .*a\.jpg: broken"):
         list(predict(cascade(0.0), find_images([tmp_path / "a.jpg"] * 2), lambda *_: None))
 
 

@@ -246,10 +246,14 @@ def test_what_the_page_on_precision_says_of_its_runs():
     assert high_ms[1] < high_ms[0]
     assert gains[1] < gains[0]
     rival = all_int8.replay["single_stream"]["static_high"]
-    for mixed in (certified, half_a_point):
-        adaptive = mixed.replay["single_stream"]["adaptive"]
-        assert rival["latency_ms"]["mean"] < adaptive["latency_ms"]["mean"]
-        assert rival["accuracy"] >= adaptive["accuracy"]
+    mixed = [run.replay["single_stream"] for run in (certified, half_a_point)]
+    # Times of two runs: an eighth is what the same pass differs by.
+    for policy in ("static_mid", "static_high"):
+        slow, fast = sorted((found[policy]["latency_ms"]["mean"] for found in mixed), reverse=True)
+        assert slow < 9 / 8 * fast
+    first, second = (rival["latency_ms"]["mean"] / found["adaptive"]["latency_ms"]["mean"] for found in mixed)
+    assert first < 8 / 9 < second < 9 / 8
+    assert rival["accuracy"] >= max(found["adaptive"]["accuracy"] for found in mixed)
 
 
 def test_what_the_page_on_precision_says_of_36px():

@@ -5,7 +5,7 @@ from pipeline.calibration import Calibration
 from pipeline.errors import PipelineError
 from pipeline.params.fit import ThresholdParams
 from pipeline.policy import escalate
-from pipeline.thresholds import Costs, choose_threshold
+from pipeline.thresholds import Costs, at_rate, choose_threshold
 
 IDENTITY = Calibration("linear", (0.0, 1.0), (0.0, 1.0))
 TEN = np.arange(10.0)
@@ -23,6 +23,14 @@ def test_a_rate_escalates_the_nearest_whole_number(rate, escalated):
 
 def test_the_threshold_lies_half_way_so_that_rounding_flips_nothing():
     assert choose("escalation_rate", 0.3).value == 6.5
+
+
+def test_scores_with_no_number_between_them_are_still_parted():
+    """Half-way from the second to the third would round to the third."""
+    second = np.nextafter(1.0, 2)
+    scores = np.array([1.0, second, np.nextafter(second, 2)])
+    assert escalate(scores, at_rate(scores, 1 / 3)).tolist() == [False, False, True]
+    assert escalate(scores, at_rate(scores, 2 / 3)).tolist() == [False, True, True]
 
 
 def test_order_of_the_scores_does_not_matter():
