@@ -23,13 +23,20 @@ from benchmarks.extraction import (
     write_files,
 )
 from benchmarks.goals import judge_goals
-from benchmarks.inference import ESCALATION_RATE, OFFLINE_BLOCK, build_bench, compare
+from benchmarks.inference import (
+    ESCALATION_RATE,
+    OFFLINE_BLOCK,
+    REFERENCE,
+    build_bench,
+    compare,
+    name_systems,
+)
 from benchmarks.table import format_bench
 from pipeline.architecture import ARCHITECTURES
-from pipeline.backends import why_not
+from pipeline.backends import BACKENDS, why_not
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file, write_json
-from pipeline.machine import current_commit, describe_machine
+from pipeline.machine import CODE, current_commit, describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.model import Role
 from pipeline.params.replay import Scenario
@@ -45,6 +52,8 @@ SIZES_PX: dict[str, dict[Role, int]] = {
 }
 EXTRACTED = "static_vit"
 EXTRACTED_ROLES: tuple[Role, ...] = ("low", "high")
+# Without the results, which lie beside it and change with every run.
+BENCHMARK_CODE = (*CODE, "benchmarks/*.py")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -152,6 +161,21 @@ def read_scales(_context: click.Context, _option: click.Parameter, text: str) ->
     return tuple(map(int, text.split(",")))
 
 
+def read_skip(_context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the command line: backends, or one of them in one precision, but for the reference."""
+    for name in names:
+        if name in (REFERENCE, REFERENCE.partition(" ")[0]):
+            raise click.BadParameter(
+                f"{name!r}; the decisions of all others are compared with those of {REFERENCE}, so it stays"
+            )
+        if name not in {*BACKENDS, *name_systems()}:
+            raise click.BadParameter(
+                f"{name!r}; expected one of {', '.join(BACKENDS)}, which is left out in every precision, or "
+                "one with a precision, such as 'eager bfloat16'"
+            )
+    return names
+
+
 def bench(
     images: Path,
     results: Path,
@@ -172,7 +196,7 @@ def bench(
             f"{images}: not found; run `dvc repro prepare`, which first brings the archive of data.source, "
             "or name a table of images with --images"
         )
-    commit = commit or current_commit(Path())
+    commit = commit or current_commit(Path(), BENCHMARK_CODE)
     if commit == "unknown":
         raise click.UsageError("figures name the commit of their code, which no git tells here: use --commit")
     machine, started_s = describe_machine(), time.perf_counter()
@@ -231,7 +255,12 @@ def bench(
     callback=read_scales,
     help="Numbers of images, between commas, of the extraction at scale.",
 )
-@click.option("--skip", multiple=True, help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.")
+@click.option(
+    "--skip",
+    multiple=True,
+    callback=read_skip,
+    help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.",
+)
 @click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
 @click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
 @click.option("--commit", help="That of the code, where no git tells it.")

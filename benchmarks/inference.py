@@ -30,6 +30,8 @@ from pipeline.timing import Floats, spread, summarise_latency
 from pipeline.vit import Weights
 
 ESCALATION_RATE = 0.095
+# Its decisions are those that the others' are compared with.
+REFERENCE = "eager float32"
 # Largest batch, and images of an offline block, by kind of device; a GPU is idle at the CPU's.
 BATCH = {"cpu": 32, "cuda": 512}
 # The escalated images of a block that fill no batch weigh less in a larger one.
@@ -45,17 +47,21 @@ MEASURED_S = {"cpu": 10.0, "cuda": 2.0}
 MOST_ROUNDS = 8
 
 
+def name_systems() -> dict[str, tuple[str, Precision]]:
+    """Every backend in every precision, by its name in the results, whether it runs here or not."""
+    asked = [(backend, precision) for backend in BACKENDS for precision in get_args(Precision)]
+    return {f"{backend} {precision}": (backend, precision) for backend, precision in asked}
+
+
 def list_runtimes(runtime: Runtime, skip: Sequence[str]) -> dict[str, Runtime]:
     """Every engine and precision that runs on the device, by name, but for those to skip.
 
     skip: names, or backends in every precision.
     """
-    asked = [(backend, precision) for backend in BACKENDS for precision in get_args(Precision)]
     return {
         name: replace(runtime, backend=backend, precision=precision)
-        for backend, precision in asked
-        if not {backend, name := f"{backend} {precision}"} & set(skip)
-        and why_not(backend, runtime.device, precision) is None
+        for name, (backend, precision) in name_systems().items()
+        if not {backend, name} & set(skip) and why_not(backend, runtime.device, precision) is None
     }
 
 
@@ -132,14 +138,14 @@ def _build_all(
 
 def _compare_decisions(escalated: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
     """Share of equal ones, each system at the same share escalated."""
-    eager = escalated["eager float32"]
+    eager = escalated[REFERENCE]
     return {name: float((chosen == eager).mean()) for name, chosen in escalated.items()}
 
 
 def _compare_in(
     scenario: Scenario, usual: UsualWay, cascades: Mapping[str, Cascade], canvases: Tensor
 ) -> dict[str, Any]:
-    kind = cascades["eager float32"].engines["low"].runtime.device.type
+    kind = cascades[REFERENCE].engines["low"].runtime.device.type
     block = SINGLE_BLOCK if scenario == "single_stream" else OFFLINE_BLOCK[kind]
     set_usual_rate(usual, torch.cat([part[:USUAL_IMAGES] for part in canvases.split(block)]))
     found = _measure(scenario, {USUAL: usual, **cascades}, canvases, block, MEASURED_S[kind])

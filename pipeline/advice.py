@@ -49,7 +49,7 @@ def document_recommendation(
         "confidence": confidence,
         "settings": settings_of(found, direction),
     }
-    del document["threshold"]  # Of the score, which is the proxy times its direction; it may be infinite.
+    del document["threshold"]  # Of the score, which is the proxy times its direction.
     return document | ({"static_mid": mid._asdict() | {"lead": mid.lead._asdict()}} if mid else {})
 
 

@@ -1,6 +1,5 @@
 """Threads that work ahead of whoever takes the results; an error surfaces when its turn comes."""
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -37,9 +36,9 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     threads = count_threads()
     pool = ThreadPoolExecutor(threads, "ahead")
     waiting: deque[Future[_Part[Result]]] = deque()
-    drawn, pace = iter(items), _Pace()
+    supply, pace = _Supply(items), _Pace()
     try:
-        while part := list(itertools.islice(drawn, _PART)):
+        while part := supply.draw():
             if not pace.is_hurried():
                 while waiting:
                     yield from pace.hand_over(waiting.popleft().result())
@@ -50,6 +49,8 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
                 yield from pace.hand_over(waiting.popleft().result())
         while waiting:
             yield from waiting.popleft().result().take()
+        if supply.error:
+            raise supply.error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -111,6 +112,26 @@ def run_ahead(results: Iterator[Result]) -> Iterator[Result]:
         stop.set()
         while not queue.empty():  # The thread may wait for room; let it see that it should stop.
             queue.get_nowait()
+
+
+class _Supply(Generic[Item]):
+    """The items, a part at a time, up to the one that cannot be drawn."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self.error: Exception | None = None
+
+    def draw(self) -> list[Item]:
+        """Empty at the end, and after an error."""
+        part: list[Item] = []
+        try:
+            while self.error is None and len(part) < _PART:
+                part.append(next(self._items))
+        except StopIteration:
+            pass
+        except Exception as error:
+            self.error = error
+        return part
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class Cascade:
         """Low in full batches; what escalates waits on the device until it fills a high batch."""
         waiting, count = self.waiting, len(canvases)
         assert waiting is not None
+        waiting.forget()
         answers = Answers(np.empty(count, dtype=np.int64), np.zeros(count, dtype=bool))
         start = 0
         for batch, (top1, proxy) in _run_batches(self.engines["low"], canvases):
@@ -142,6 +143,10 @@ class _Waiting:
         self.rows: list[int] = []
         self.under_way: list[tuple[list[int], Coming]] = []
         self.since_s = self.added_s = 0.0
+
+    def forget(self) -> None:
+        """What a call left that ended in an error."""
+        self.rows, self.under_way = [], []
 
     def waited_ms(self) -> float:
         """How long the first of them has waited; 0 where none does."""

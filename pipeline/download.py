@@ -1,6 +1,8 @@
 """The archive, wherever it comes from: the official one with its mirrors, the sample, a path or a URL."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -25,6 +27,17 @@ TINY_IMAGENET = Remote(
 )
 
 
+@contextmanager
+def _checked_file(destination: Path, sha256: str | None, source: str) -> Iterator[Path]:
+    """As `whole_file`, but only what `check_file` accepts takes the place of what was there before."""
+    with whole_file(destination) as temporary:
+        yield temporary
+        try:
+            check_file(temporary, sha256)
+        except PipelineError as error:  # Which names a file that is gone once it is read.
+            raise PipelineError(str(error).replace(str(temporary), source)) from None
+
+
 def copy_local(source: Path, sha256: str | None, destination: Path, effort: Effort) -> None:
     """A verified copy of a zip of the user's; the original is neither linked nor touched."""
     if not source.is_file():
@@ -34,8 +47,7 @@ def copy_local(source: Path, sha256: str | None, destination: Path, effort: Effo
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
     require_space(destination.parent, source.stat().st_size, effort.free_bytes)
-    check_file(source, sha256)
-    with whole_file(destination) as temporary:
+    with _checked_file(destination, sha256, str(source)) as temporary:
         shutil.copyfile(source, temporary)
 
 
@@ -49,8 +61,8 @@ def pack_local(source: Path, sha256: str | None, destination: Path, effort: Effo
 
 
 def _draw_checked(destination: Path, sha256: str | None) -> None:
-    draw_sample(destination)
-    check_file(destination, sha256)
+    with _checked_file(destination, sha256, "data.source 'sample'") as temporary:
+        draw_sample(temporary)
 
 
 def bring_archive(

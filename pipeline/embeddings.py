@@ -1,4 +1,4 @@
-"""Reading a set of embedding shards, verified: one role, one fingerprint, every id once."""
+"""Reading a set of embedding shards, verified: one role, one fingerprint, every image once."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -72,8 +72,12 @@ def iter_embeddings(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch
 def measure_proxies(
     folder: Path, proxies: Mapping[str, Proxy]
 ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Image ids and what each function returns, (N,) or (N, F), of the low pass's stored trace and logits."""
-    states = int(read_set_fingerprint(folder, "low")["trace_states"])
+    """Image ids and what each function returns, (N,) or (N, F), of the low pass's stored trace and logits.
+
+    Raises PipelineError where an image is missing or there twice.
+    """
+    fingerprint = read_set_fingerprint(folder, "low")
+    states = int(fingerprint["trace_states"])
     ids: list[str] = []
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in proxies}
     for batch in iter_embeddings(folder, ["image_id", "trace", "logits"]):
@@ -81,7 +85,16 @@ def measure_proxies(
         for name, proxy in proxies.items():
             parts[name].append(proxy(trace, logits).astype(np.float64))
         ids.extend(batch["image_id"].to_pylist())
+    _check_whole(folder, ids, fingerprint)
     return ids, {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _check_whole(folder: Path, ids: list[str], fingerprint: Mapping[str, Any]) -> None:
+    different, expected = len(set(ids)), fingerprint.get("images", len(ids))
+    if not different == len(ids) == expected:
+        raise PipelineError(
+            f"{folder}: holds {len(ids)} rows of {different} images, expected {expected}; run extract again"
+        )
 
 
 def measure_proxy(folder: Path, proxy: Proxy) -> tuple[list[str], NDArray[np.float64]]:

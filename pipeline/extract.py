@@ -137,10 +137,12 @@ def extract(
     started_s = time.perf_counter()
     finished = find_finished(folder, fingerprint, count_rows(images), shard_images)
     fitting = min(batch_size, engine.batch_size)
+    # Each half is a whole number: from 7 to 1 it takes two of them.
+    halvings = (batch_size // fitting).bit_length() - 1
     tally = Tally(
         batch_size=fitting,
         resumed_images=sum(finished.values()),
-        out_of_memory_halvings=round(np.log2(batch_size / fitting)),
+        out_of_memory_halvings=halvings,
     )
     on_progress(tally.resumed_images)
     batches = read_batches(images, set(finished), canvas_px, batch_size, shard_images, tally)

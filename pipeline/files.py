@@ -43,7 +43,7 @@ def sha256_of(path: Path) -> str:
 
 
 def format_json(document: Mapping[str, Any]) -> str:
-    """Sorted by the writer, indented, without NaN: a key whose value is NaN or None is left out."""
+    """In the order of the document, indented, without NaN: a key whose value is NaN or None is left out."""
     return json.dumps(_without_gaps(document), indent=2, allow_nan=False) + "\n"
 
 

@@ -2,8 +2,8 @@
 
 What is exact algebra is done once, on the weights: the pixels' normalisation goes into the patch embedding,
 the affine part of each norm into the layer behind it, the attention's scale into the query, what a local
-perception unit adds to into its convolution. The last block
-computes its class token only, since nothing reads the others. The proxy is part of the graph.
+perception unit adds to into its convolution. The last block computes its class token only, since nothing
+reads the others. The proxy is part of the graph.
 """
 
 import math

@@ -35,9 +35,13 @@ def check_url(url: str) -> None:
 
 
 def follow(url: str, location: str) -> str:
-    """The next address of a redirect; raises TransferError where it would leave https."""
-    target = urljoin(url, location)
-    if urlsplit(target).scheme != urlsplit(url).scheme and urlsplit(target).scheme != "https":
+    """The next address of a redirect; raises TransferError where it would leave https, or is none."""
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise TransferError(f"redirects to {location}, which is no URL; refused", again=False) from None
+    if scheme != urlsplit(url).scheme and scheme != "https":
         raise TransferError(f"redirects from https to {target}; refused", again=False)
     try:
         check_url(target)
@@ -59,6 +63,8 @@ def requests_errors() -> Iterator[None]:
         raise TransferError("no answer in time", again=True) from None
     except requests.exceptions.RequestException as error:
         raise TransferError(f"connection failed: {_innermost(error)}", again=True) from None
+    except ValueError as error:  # urllib's, where a redirect leads nowhere: requests looks, but does not go.
+        raise TransferError(f"redirects to what is no URL ({error}); refused", again=False) from None
 
 
 def _innermost(error: BaseException) -> str:

@@ -1,8 +1,6 @@
 """The images that a caller names: files, folders and zips of any layout, each with a way to its bytes."""
 
-import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import NamedTuple
 from pipeline.errors import PipelineError
 from pipeline.folders import walk
 from pipeline.image_names import ENDINGS, has_ending, is_shown_image
-from pipeline.members import LIMITS
+from pipeline.members import LIMITS, read_member
 
 _EXPECTED = f"expected an image ({', '.join(ENDINGS)}), a folder of images or a .zip of them"
 
@@ -31,15 +29,11 @@ def _name(path: Path) -> str:
     return str(path).encode(errors="replace").decode()
 
 
-def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_small(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     most_bytes = LIMITS.member_bytes
     if member.file_size > most_bytes:
         raise ValueError(f"{member.file_size} bytes in the archive, more than the limit of {most_bytes}")
-    try:
-        return file.read(member)
-    # A RuntimeError tells that it is encrypted, an OSError that its bzip2 is damaged.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(f"cannot be read from the archive: {error}") from None
+    return read_member(file, member)
 
 
 def _list_zip(path: Path) -> Iterator[Input]:
@@ -53,7 +47,7 @@ def _list_zip(path: Path) -> Iterator[Input]:
     with file:
         members = [member for member in file.infolist() if is_shown_image(member.filename)]
         for member in sorted(members, key=lambda member: member.filename.split("/")):
-            yield Input(f"{_name(path)}::{member.filename}", partial(_read_member, file, member))
+            yield Input(f"{_name(path)}::{member.filename}", partial(_read_small, file, member))
 
 
 def _find(path: Path) -> Iterator[Input]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.embeddings import precisions_of, read_set_fingerprint
 from pipeline.errors import PipelineError, shorten
-from pipeline.files import read_json
+from pipeline.files import read_json, sha256_of
 from pipeline.tables import read_fingerprint
 
 # The keys of the deltas' fingerprint that metrics/environment.json has as well, beside the sizes.
@@ -37,6 +37,12 @@ def check_replayed(deltas: Path, environment: Path) -> None:
             f"{deltas}: made with {key} {made}, but {environment} says that the costs were measured with "
             f"{replayed}; run adaptive-vit replay"
         )
+
+
+def check_policy(replay: Path, policy: Path) -> None:
+    """Refuse a table of a replay that ran another policy than the file holds."""
+    if read_fingerprint(replay).get("policy_sha256") != sha256_of(policy):
+        raise PipelineError(f"{replay}: ran another policy than {policy} holds now; run adaptive-vit replay")
 
 
 def _find_difference(deltas: Path, environment: Mapping[str, Any]) -> tuple[str, str, str] | None:

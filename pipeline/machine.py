@@ -4,11 +4,11 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.compiler import find_compiler
+from pipeline.compiler import find_compiler, read_version
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.processor import count_cores, processor_flags, processor_model
@@ -59,14 +59,15 @@ def name_processor(machine: Mapping[str, Any]) -> dict[str, Any]:
     return {key: machine[key] for key in ("processor", "instructions")}
 
 
-def current_commit(folder: Path) -> str:
+def current_commit(folder: Path, code: Sequence[str] = CODE) -> str:
     """The commit that is checked out, with `-dirty` where its code differs; `unknown` outside git.
 
+    code: paths in `folder`, as git takes them.
     Only the code counts: that parameters and results change is what an experiment does.
     """
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--", *CODE)
+        changed = _git(folder, "status", "--porcelain", "--", *code)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}-dirty" if changed else commit
@@ -93,7 +94,7 @@ def _version(package: str) -> str | None:
 def _compiler() -> dict[str, str]:
     """By name; empty where there is none. It makes the engines that are compiled on the machine."""
     name = find_compiler()
-    return {name: _output(name, "-dumpversion")} if name else {}
+    return {name: read_version(name)} if name else {}
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -1,5 +1,6 @@
 """The members of a zip: read in place, hostile ones refused; written so that zips can be compared."""
 
+import lzma
 import re
 import stat
 import zipfile
@@ -33,13 +34,15 @@ def new_member(name: str) -> zipfile.ZipInfo:
     return member
 
 
-def read_member(file: zipfile.ZipFile, member: str) -> bytes:
+def read_member(file: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> bytes:
+    """Raises ValueError with the reason where it cannot be read."""
     try:
         return file.read(member)
     except KeyError:
         raise ValueError("not in the archive") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"damaged in the archive: {error}") from None
+    # A RuntimeError tells that it is encrypted, an OSError that its bzip2 is damaged.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"cannot be read from the archive: {error}") from None
 
 
 def _find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:

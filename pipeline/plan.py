@@ -14,7 +14,7 @@ from pipeline.cascade import Bench, Cascade
 from pipeline.measure import Sample, measure_scenario
 from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.policy import score
-from pipeline.summary import block_totals
+from pipeline.summary import are_stable, block_totals
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats, speedup_bound
 
@@ -31,12 +31,13 @@ class BatchCosts(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Asked and reached escalation rate, and the speed-ups over static high."""
+    """Asked and reached escalation rate, the speed-ups over static high; stable: as a replay says it."""
 
     rate: float
     reached: float
     predicted: float
     replayed: float
+    stable: bool
 
 
 def read_batch_costs(profile: Mapping[str, Any], scenario: Scenario) -> BatchCosts:
@@ -71,11 +72,13 @@ def replay_rates(
     for rate in rates:
         policy = replace(bench.policy, threshold=at_rate(scores, rate))
         cascade_at = Cascade(cascade.engines, policy, bench.deadline_ms)
-        records, _settled = measure_scenario(scenario, cascade_at, sample, params, on_progress)
-        _low, high_ms, adaptive_ms, escalated, images = block_totals(records).sum(axis=0)
+        records, settled = measure_scenario(scenario, cascade_at, sample, params, on_progress)
+        totals = block_totals(records)
+        _low, high_ms, adaptive_ms, escalated, images = totals.sum(axis=0)
         reached = float(escalated / images)
         predicted = speedup_bound(costs.low_ms, costs.high_ms, reached)
-        points.append(Point(rate, reached, predicted, float(high_ms / adaptive_ms)))
+        stable = settled and are_stable(totals, params.stable_within)
+        points.append(Point(rate, reached, predicted, float(high_ms / adaptive_ms), stable))
     return points
 
 

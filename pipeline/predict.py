@@ -59,7 +59,9 @@ def _decode_all(
         broken += 1
         on_broken(image.name, str(found))
     if broken and not decoded:
-        raise PipelineError(f"all {broken} images are broken, expected JPEG or PNG; the last of them: {last}")
+        raise PipelineError(
+            f"all {broken} images are broken, expected JPEG, PNG or WebP; the last of them: {last}"
+        )
 
 
 def _read_blocks(images: Iterable[Input], engine: Engine, on_broken: OnBroken | None) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from pipeline.engines.build import build_engine, build_engines
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, prepare_process, synchronize
-from pipeline.timing import settle, summarise_latency
+from pipeline.timing import is_stable, settle, summarise_latency
 from pipeline.vit import TracedViT, Weights
 
 _WARMUP_RUNS = 5
@@ -36,7 +36,8 @@ def profile_roles(
     """Cost of one image per role, batch of one, and ms per image in batches of up to `batch_size`.
 
     The roles take turns, so that all see the same machine. gflops counts one multiply-add as two
-    operations, in 1e9, of the model as published; memory in MB of 1e6 bytes.
+    operations, in 1e9, of the model as published; memory in MB of 1e6 bytes. stable: 1 where the first, the
+    middle and the last third of the images agree `within` on their mean.
     """
     specs = {
         role: Spec(weights, sizes_px["high"], size_px, runtime.of(role)) for role, size_px in sizes_px.items()
@@ -47,6 +48,7 @@ def profile_roles(
         role: _count(spec)
         | {
             "latency_ms": summarise_latency(latency_ms[role]),
+            "stable": int(is_stable(latency_ms[role], within)),
             "batch_ms_per_image": {str(size): value for size, value in batches_ms[role].items()},
             "peak_memory_mb": peak_memory_mb(partial(_run_once, spec), runtime.device),
         }
@@ -79,7 +81,7 @@ def count_flops(model: nn.Module, size_px: int) -> int:
 
 
 def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Role, Any]:
-    """Milliseconds of `runs` single images per role, resize included, after a warm-up."""
+    """Milliseconds of `runs` single images per role, rounded up to tens, resize included, warmed up."""
     engines = build_engines(specs, dict.fromkeys(specs, 1))
     image = {role: engine.upload(_images(1, specs[role].canvas_px)) for role, engine in engines.items()}
     for role, engine in engines.items():

@@ -29,6 +29,7 @@ from pipeline.findings import (
     why_beyond_bound,
 )
 from pipeline.gallery import Picture, load_pictures, pick_extremes
+from pipeline.lineage import check_policy
 from pipeline.looks import policy_colours
 from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
@@ -63,6 +64,7 @@ def read_report_inputs(
     """Read what the page shows; raises PipelineError naming a missing file and the stage that writes it."""
     for path, stage in ((images, "prepare"), (deltas, "delta"), (policy, "fit"), (replay, "replay")):
         require_file(path, stage)
+    check_policy(replay, policy)
     measured = _read_frame(deltas, _DELTA_COLUMNS)
     escalated = _read_escalated(replay)
     largest, smallest = pick_extremes(measured, gallery_images)

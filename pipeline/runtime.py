@@ -55,6 +55,9 @@ def resolve_runtime(params: RuntimeParams, shape: Architecture) -> Runtime:
 def prepare_process(runtime: Runtime) -> None:
     """What a process needs before it runs engines: the allocator's and torch's settings."""
     keep_freed_memory()
+    if runtime.device.index is not None:
+        # That of streams, events and graphs which name none.
+        torch.cuda.set_device(runtime.device)
     torch.set_num_threads(runtime.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, convolutions included.
 

@@ -41,8 +41,6 @@ def summarise_scenario(
     draw = (params.confidence, params.bootstrap, params.seed)
     speedup = bootstrap_blocks(_speedup, totals, *draw)
     overhead = bootstrap_blocks(_overhead, totals, *draw)
-    # By block: offline, the images of one share its time, and would agree with themselves.
-    statics = totals[:, [_LOW, _HIGH]] / totals[:, [_IMAGES]]
     beaten = overhead.ci_high < 1
     verdict = {} if beaten and len(totals) < FEWEST_BLOCKS else {"within_bound": int(not beaten)}
     return {
@@ -53,10 +51,17 @@ def summarise_scenario(
         "overhead_ci_low": overhead.ci_low,
         "overhead_ci_high": overhead.ci_high,
         **verdict,
-        "stable": int(settled and all(is_stable(values, params.stable_within) for values in statics.T)),
+        "stable": int(settled and are_stable(totals, params.stable_within)),
         "images": int(images),
         "blocks": len(totals),
     }
+
+
+def are_stable(totals: Floats, within: float) -> bool:
+    """Of block totals (K, 5): did both static policies cost the same all along?"""
+    # By block: offline, the images of one share its time, and would agree with themselves.
+    statics = totals[:, [_LOW, _HIGH]] / totals[:, [_IMAGES]]
+    return all(is_stable(values, within) for values in statics.T)
 
 
 def block_totals(records: Mapping[PolicyName, Records]) -> Floats:

@@ -87,7 +87,7 @@ def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weigh
 
 
 def own_name(name: str, size_px: int) -> str:
-    """The state's name for one image size's own `pos_embed`, `head.weight` or `head.bias`."""
+    """The state's name for what one image size has to itself, of `pos_embed`, `patch_embed` or `head`."""
     module, dot, value = name.partition(".")
     return f"{module}_{size_px}px{dot}{value}"
 

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+import pipeline
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec, describe_transform
 from pipeline.errors import PipelineError
 from pipeline.extract import build_within_memory, extract
 from pipeline.files import sha256_of, write_json
+from pipeline.machine import describe_machine
 from pipeline.memory import process_peak_mb
 from pipeline.params.extract import ExtractParams
 from pipeline.params.model import ModelParams, ResolutionParams, Role
@@ -48,7 +51,7 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
     if runtime.precision != whole.precision:
         fingerprint["high_precision"] = whole.precision
     batch_size, shard_images = runtime_params.batch_size, options.shard_images
-    scratch = SCRATCH / f"{role}-{_key(fingerprint, batch_size, shard_images)}"
+    scratch = _scratch(fingerprint, runtime, batch_size, shard_images)
     click.echo(
         f"extract {role}: {getattr(sizes, role)} px, {runtime.device}, {runtime.backend}, "
         f"{runtime.precision}, {runtime.threads} threads, batch {batch_size}"
@@ -85,11 +88,23 @@ def _fingerprint(
         "precision": runtime.precision,
         "backend": runtime.backend,
         "images_sha256": sha256_of(images),
+        "images": count_rows(images),
     }
 
 
-def _key(*settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def _scratch(fingerprint: Mapping[str, Any], runtime: Runtime, batch_size: int, shard_images: int) -> Path:
+    """Where a run goes on after it was killed: the same settings, device, installation and code."""
+    made_by = str(runtime.device), runtime.threads, describe_machine(), _digest_code()
+    settings = json.dumps([fingerprint, batch_size, shard_images, made_by], sort_keys=True)
+    return SCRATCH / f"{fingerprint['role']}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+
+def _digest_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(pipeline.__file__).parent.rglob("*")):
+        if path.suffix in {".py", ".h", ".cpp"}:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _publish(scratch: Path, folder: Path) -> None:

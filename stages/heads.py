@@ -20,7 +20,7 @@ from pipeline.params.train import TrainParams
 from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
 from pipeline.training.own import Fitter
-from pipeline.training.publish import Publisher, read_about
+from pipeline.training.publish import Publisher, check_ending, read_about
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 
@@ -31,7 +31,7 @@ from stages.progress import progress
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="Checkpoint to write, in float16; may be the one that is read.",
+    help="Checkpoint to write (.safetensors), in float16; may be the one that is read.",
 )
 @click.option(
     "--metrics",
@@ -45,6 +45,7 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     for other weights, sizes or values of train.stem_blur and train.head_decay, of which either may be empty.
     It takes them, distillation and label_smoothing of `train`, not of train.short.
     """
+    check_ending(out)
     values = params.section("train", TrainParams)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)

@@ -84,6 +84,8 @@ def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
     lines.append(f"  Break-even: {rate:.1%} escalated; beyond it always-high is faster.")
     if max(point.replayed for point in points) <= 1:
         lines.append("  Adaptive inference does NOT pay on this machine: no rate is faster than always-high.")
+    if unstable := [f"{point.rate:.1%}" for point in points if not point.stable]:
+        lines.append(f"  NOT stable, leave the machine alone and repeat: {', '.join(unstable)} escalated.")
     return lines
 
 

@@ -36,7 +36,7 @@ from stages.progress import Advance, progress
 def main(
     params: ParamsFile, images: tuple[Path, ...], policy: Path, out: Path, on_broken: Literal["stop", "skip"]
 ) -> None:
-    """Answer new IMAGES: files (.jpg, .jpeg, .png), folders, searched to any depth, and .zip archives.
+    """Answer new IMAGES: files (.jpg, .jpeg, .png, .webp), folders, searched to any depth, and .zip archives.
 
     Each goes through the low pass, and through the high pass where the policy's score calls for it. A row
     of the table is: image (path, or zip::member), class (where the weights know it), top1 (index of the

@@ -43,7 +43,8 @@ def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
     write_json(metrics, costs | conditions)
     for role in roles:
         cost = costs[role]
-        click.echo(f"{role}: {cost['latency_ms']['p50']:.2f} ms, {cost['gflops']:.3f} GFLOP")
+        note = "" if cost["stable"] else "; NOT stable, leave the machine alone and repeat"
+        click.echo(f"{role}: {cost['latency_ms']['p50']:.2f} ms, {cost['gflops']:.3f} GFLOP{note}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.training.account import count_run, curve_by_role, describe_knobs, 
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.own import Fitter
-from pipeline.training.publish import Publisher
+from pipeline.training.publish import Publisher, check_ending
 from pipeline.training.recipe import settle
 from pipeline.training.start import Start, read_start
 from pipeline.training.state import Run, resume_run, start_run
@@ -32,7 +32,7 @@ SCRATCH = Path(".cache/train")
 
 @stage_command("train")
 @path_option("archive", "data/raw/archive.zip", "Zip of images, with those to train on.")
-@path_option("weights", "models/static_vit.safetensors", "Checkpoint to write.")
+@path_option("weights", "models/static_vit.safetensors", "Checkpoint to write (.safetensors).")
 @path_option("metrics", "metrics/train.json", "Results to write.")
 @path_option("curve", "metrics/plots/training.csv", "Loss and held-out accuracy over the run, to write.")
 def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve: Path) -> None:
@@ -43,6 +43,7 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     are there; `adaptive-vit heads` does that alone. The validation images of the archive are looked at once,
     at the end; choose by the held-out images.
     """
+    check_ending(weights)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)

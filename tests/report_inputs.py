@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.files import sha256_of
 from pipeline.tables import DELTAS, IMAGES, REPLAY, write_table
 
 SCRIPT = "<script>alert(1)</script>"
@@ -225,6 +226,15 @@ def write_tables(folder: Path) -> None:
         "low_correct": [None] * 6,
         "high_correct": [None] * 6,
     }
+    write_table(folder / "images.parquet", pa.table(images, schema=IMAGES), {"classes": CLASSES})
+    write_table(folder / "deltas.parquet", pa.table(deltas, schema=DELTAS).take([5, 3, 1, 0, 2, 4]), {})
+
+
+def write_policy(root: Path, **changes: Any) -> None:
+    """And the replay that ran it."""
+    path = root / "models" / "policy.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(POLICY | changes))
     replay = {
         "image_id": IDS[1::2],
         "scenario": ["single_stream"] * 3,
@@ -233,16 +243,14 @@ def write_tables(folder: Path) -> None:
         "escalated": [True, False, False],
         "top1": [0, 0, 1],
     }
-    write_table(folder / "images.parquet", pa.table(images, schema=IMAGES), {"classes": CLASSES})
-    write_table(folder / "deltas.parquet", pa.table(deltas, schema=DELTAS).take([5, 3, 1, 0, 2, 4]), {})
-    write_table(folder / "replay.parquet", pa.table(replay, schema=REPLAY), {})
+    ran = {"policy_sha256": sha256_of(path)}
+    write_table(root / "data" / "replay.parquet", pa.table(replay, schema=REPLAY), ran)
 
 
 def write_project(root: Path, **documents: dict[str, Any] | None) -> Path:
     """Everything that the report reads, under `root` as dvc.yaml has it."""
     write_plots(write_metrics(root / "metrics", **documents) / "plots")
     write_tables(root / "data")
-    (root / "models").mkdir()
-    (root / "models" / "policy.json").write_text(json.dumps(POLICY))
+    write_policy(root)
     (root / "params.yaml").write_text("report: {gallery_images: 2}\nreplay: {}\n")
     return root

@@ -47,6 +47,41 @@ def test_an_error_comes_after_the_results_before_it():
     assert found == list(range(20))
 
 
+@pytest.mark.parametrize("takes_s", [0.0, 0.002])  # By other threads, and in the end by the caller's own.
+def test_an_error_of_the_items_comes_after_the_results_before_it(takes_s):
+    def items():
+        yield from range(COUNT - 2)  # In the middle of a part.
+        raise ValueError("no more")
+
+    found = []
+    with pytest.raises(ValueError, match="no more"):
+        for result in map_ahead(lambda number: 2 * number, items()):
+            found.append(result)
+            time.sleep(takes_s)
+    assert found == [2 * number for number in range(COUNT - 2)]
+
+
+def test_nothing_is_drawn_after_an_error_of_the_items():
+    class Failing:
+        def __init__(self):
+            self.drawn = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.drawn += 1
+            if self.drawn == 3:
+                raise ValueError("third")
+            return self.drawn
+
+    failing, found = Failing(), []
+    with pytest.raises(ValueError, match="third"):
+        for result in map_ahead(lambda number: number, failing):
+            found.append(result)
+    assert (found, failing.drawn) == ([1, 2], 3)
+
+
 def test_no_more_items_are_drawn_than_the_threads_have_use_for():
     drawn = itertools.count()
     next(map_ahead(lambda number: number, drawn))

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.archive import open_archive
 from pipeline.members import Limits
-from tests.archives import ROOT, balanced, jpeg, members, refuse, write_zip
+from tests.archives import ROOT, balanced, members, refuse, write_zip
 
 WNIDS = ("n2", "n1")
 
@@ -67,13 +67,20 @@ def test_what_is_no_zip_is_named(tmp_path: Path) -> None:
     refuse(tmp_path, "a folder, expected a zip; `adaptive-vit download --set source=")
 
 
-def test_damaged_and_missing_members_raise_value_error(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.zip", members(balanced(1), WNIDS))
+@pytest.mark.parametrize(
+    "packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_damaged_and_missing_members_raise_value_error(tmp_path: Path, packing: int) -> None:
+    path = write_zip(tmp_path / "a.zip", members(balanced(1), WNIDS), packing)
+    with open_archive(path) as archive:
+        name = archive.labelled[0].member
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo(name).header_offset + 30 + len(name)
     raw = bytearray(path.read_bytes())
-    raw[raw.index(jpeg(0)) + 300] ^= 0xFF
+    raw[start : start + 40] = bytes(40)
     path.write_bytes(raw)
     with open_archive(path) as archive:
-        with pytest.raises(ValueError, match="damaged in the archive"):
+        with pytest.raises(ValueError, match="cannot be read from the archive"):
             archive.read(archive.labelled[0].member)
         with pytest.raises(ValueError, match="not in the archive"):
             archive.read("nowhere")

@@ -1,6 +1,7 @@
 """The benchmark's arithmetic and table, and the usual way against the reference."""
 
 import json
+import subprocess
 import time
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import anatomy
-from benchmarks.__main__ import main
+from benchmarks.__main__ import BENCHMARK_CODE, main
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import (
     ESCALATION_RATE,
@@ -28,6 +29,7 @@ from pipeline.answers import NEEDS, Answers
 from pipeline.backends import NATIVE, why_not
 from pipeline.cascade import Bench
 from pipeline.fused import FusedViT
+from pipeline.machine import current_commit
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
 from tests.imports import ROOT
@@ -291,6 +293,46 @@ def test_scales_are_numbers_of_images(scales):
     found = CliRunner().invoke(main, ["--images", "none.parquet", "--scales", scales])
     assert found.exit_code == 2
     assert f"Invalid value for '--scales': {scales!r}; expected numbers of images" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["eager", "eager float32"])
+def test_the_reference_is_not_skipped(name):
+    found = CliRunner().invoke(main, ["--images", "none.parquet", "--skip", name])
+    assert found.exit_code == 2
+    assert f"Invalid value for '--skip': {name!r}; the decisions of all others are compared" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["", "auto", "egaer", "compile float16", "bfloat16", "usual way float32"])
+def test_what_names_no_engine_is_not_skipped(name):
+    found = CliRunner().invoke(main, ["--images", "none.parquet", "--skip", name])
+    assert found.exit_code == 2
+    assert f"Invalid value for '--skip': {name!r}; expected one of eager, amx, avx512," in found.stderr
+
+
+@pytest.mark.parametrize("name", ["compile", "eager bfloat16", "avx2 int8"])
+def test_engines_are_skipped_by_name(name):
+    found = CliRunner().invoke(main, ["--images", "none.parquet", "--skip", name])
+    assert found.stderr.startswith("Error: none.parquet: not found")
+
+
+def test_the_commit_covers_the_benchmarks_own_code_and_not_their_results(tmp_path):
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@localhost"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "benchmarks/results").mkdir(parents=True)
+    code, results = tmp_path / "benchmarks/table.py", tmp_path / "benchmarks/results/cpu.json"
+    code.write_text("one")
+    results.write_text("one")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = current_commit(tmp_path, BENCHMARK_CODE)
+    results.write_text("two")
+    assert current_commit(tmp_path, BENCHMARK_CODE) == commit
+    code.write_text("two")
+    assert current_commit(tmp_path, BENCHMARK_CODE) == f"{commit}-dirty"
+    assert current_commit(tmp_path) == commit
 
 
 def test_what_the_page_says_of_missed_goals():

@@ -1,5 +1,6 @@
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,6 +256,17 @@ def test_redirects_never_leave_https() -> None:
             follow(url, "http://b.org/y")
     with pytest.raises(TransferError, match="refused"):
         follow("https://a.org/x", "http://localhost/y")
+    with pytest.raises(TransferError, match=r"redirects to http://\[x, which is no URL; refused"):
+        follow("https://a.org/x", "http://[x")
+
+
+def test_a_redirect_to_no_url_is_that_mirrors_failure(tmp_path: Path, content: bytes) -> None:
+    with serve(Mirror(content, ["redirect"], location="http://[x")) as first:
+        with pytest.raises(PipelineError, match="redirects to what is no URL"):
+            Recorder().fetch(tmp_path, remote_of(first))
+        with serve(Mirror(content)) as second:
+            assert Recorder().fetch(tmp_path, remote_of(first, second.url)) == content
+    assert (len(first.paths), len(second.paths)) == (2, 1)
 
 
 def test_redirects_are_followed_and_checked_at_each_hop(tmp_path: Path, content: bytes) -> None:
@@ -306,6 +318,37 @@ def test_a_path_is_verified_and_copied(project: Path, content: bytes) -> None:
     target = bring("source.zip", digest(content))
     assert target.read_bytes() == content
     assert not target.samefile(source)
+
+
+def refuse_over(target: Path, source: str, sha256: str) -> str:
+    """What it says; what lies at the target must still lie there, and nothing beside it."""
+    target.parent.mkdir()
+    target.write_bytes(b"before")
+    with pytest.raises(PipelineError) as caught:
+        bring(source, sha256, target)
+    assert target.read_bytes() == b"before"
+    assert list(target.parent.iterdir()) == [target]
+    return str(caught.value)
+
+
+def test_a_copy_that_went_wrong_is_never_in_place(
+    project: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt = content[:-1] + b"x"
+    monkeypatch.setattr(shutil, "copyfile", lambda _, target: target.write_bytes(spoilt))
+    assert refuse_over(project / "raw/archive.zip", "source.zip", digest(content)) == (
+        f"source.zip: sha256 is {digest(spoilt)}, expected {digest(content)}; it is another or a damaged file"
+    )
+
+
+def test_a_sample_of_another_digest_is_never_in_place(
+    project: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.download.draw_sample", lambda target: target.write_bytes(content))
+    assert refuse_over(project / "raw/archive.zip", "sample", "0" * 64) == (
+        f"data.source 'sample': sha256 is {digest(content)}, expected {'0' * 64}; "
+        "it is another or a damaged file"
+    )
 
 
 @pytest.mark.parametrize(

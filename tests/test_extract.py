@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
 from pipeline.tables import count_rows, vectors
 from pipeline.tally import Tally
-from stages.extract import _publish, main
-from tests.made import engine, images_table, jpeg, spec
+from stages import extract as stage
+from stages.extract import _publish, _scratch, main
+from tests.made import engine, images_table, jpeg, runtime, spec
 from tests.sets import write_set
 
 FINGERPRINT = {"role": "low", "trace_states": 13}
@@ -93,6 +96,17 @@ def test_shards_of_other_settings_are_not_resumed(images, tmp_path):
         find_finished(tmp_path / "set", FINGERPRINT, 10, 5)
 
 
+@pytest.mark.parametrize("changed", ["device", "code", "machine"])
+def test_a_killed_run_is_not_gone_on_with_elsewhere_or_by_other_code(changed, monkeypatch):
+    first = _scratch(FINGERPRINT, runtime(), 3, 4)
+    assert _scratch(FINGERPRINT, runtime(), 3, 4) == first
+    device = torch.device("cuda" if changed == "device" else "cpu")
+    if changed != "device":
+        name = {"code": "_digest_code", "machine": "describe_machine"}[changed]
+        monkeypatch.setattr(stage, name, lambda: "another")
+    assert _scratch(FINGERPRINT, replace(runtime(), device=device), 3, 4) != first
+
+
 def test_what_a_killed_run_was_writing_is_not_kept(images, tmp_path):
     folder = tmp_path / "set"
     run(images, folder)
@@ -149,6 +163,13 @@ def test_an_engine_that_cannot_be_built_is_built_for_half_the_batch(images, tmp_
     assert asked == [8, 4, 2]
     tally = extract(images, tmp_path / "set", built, FINGERPRINT, 64, 8, 10, lambda _: None)
     assert (tally.batch_size, tally.out_of_memory_halvings, tally.images) == (2, 2, 10)
+
+
+@pytest.mark.parametrize(("asked", "fitting", "halvings"), [(3, 1, 1), (7, 1, 2), (7, 3, 1), (8, 1, 3)])
+def test_halvings_to_a_whole_number_are_counted(images, tmp_path, asked, fitting, halvings):
+    built = engine(32, fitting)
+    tally = extract(images, tmp_path / "set", built, FINGERPRINT, 64, asked, 10, lambda _: None)
+    assert (tally.batch_size, tally.out_of_memory_halvings) == (fitting, halvings)
 
 
 def test_out_of_memory_at_one_image_says_so(images, tmp_path):
@@ -220,3 +241,16 @@ def test_a_failing_writer_stops_the_run(images, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.writer.write_table", write)
     with pytest.raises(OSError, match="No space left"):
         run(images, tmp_path / "set")
+
+
+def test_after_a_failed_write_no_more_is_computed_than_was_under_way(images, tmp_path, monkeypatch):
+    """Ten shards of one image: the third needs the first one's buffer back, the fourth finds the failure."""
+
+    def write(*_args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pipeline.writer.write_table", write)
+    counting = Greedy(1, MemoryError())
+    with pytest.raises(OSError, match="No space left"):
+        extract(images, tmp_path / "set", counting, FINGERPRINT, 64, 1, 1, lambda _: None)
+    assert len(counting.sizes) <= 4

@@ -180,6 +180,22 @@ def test_weights_that_another_program_wrote_get_heads_too(files):
     assert "head_32px.weight" in read.state
 
 
+def test_weights_that_torch_saved_get_heads_too(files):
+    torch.save(weights().state, "other.pth")
+    done = heads("model.weights=other.pth")
+    assert done.exit_code == 0, done.output
+    read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+    assert "head_32px.weight" in read.state
+
+
+def test_a_checkpoint_that_could_not_be_read_again_is_refused_first(files):
+    done = CliRunner().invoke(main, ["--archive", "none.zip", "--out", "new.bin"])
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "Error: new.bin: no checkpoint is written under this ending; expected .safetensors\n"
+    )
+
+
 def test_heads_do_not_outlive_the_patch_embeddings_that_they_were_fitted_with(files):
     assert heads().exit_code == 0
     kept = Path("new.safetensors").read_bytes()

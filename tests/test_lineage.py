@@ -1,9 +1,9 @@
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.lineage import check_deltas, check_replayed, check_running
-from pipeline.tables import DELTAS, write_table
+from pipeline.files import sha256_of, write_json
+from pipeline.lineage import check_deltas, check_policy, check_replayed, check_running
+from pipeline.tables import DELTAS, REPLAY, write_table
 from tests.sets import FINGERPRINT, write_set
 
 LOW, HIGH = FINGERPRINT | {"role": "low", "size_px": 32}, FINGERPRINT | {"role": "high", "size_px": 64}
@@ -29,6 +29,16 @@ def test_deltas_of_other_embeddings_are_refused(deltas, tmp_path):
     other = write_set(tmp_path / "other", "low", ["a"], [[0.0]], [[0.0]], images_sha256="other")
     with pytest.raises(PipelineError, match=r"deltas.parquet: made from other low .*other; run delta again"):
         check_deltas(deltas, other)
+
+
+def test_a_replay_of_another_policy_is_refused(tmp_path):
+    policy, replay = tmp_path / "policy.json", tmp_path / "replay.parquet"
+    write_json(policy, {"threshold": 0.3})
+    write_table(replay, REPLAY.empty_table(), {"kind": "replay", "policy_sha256": sha256_of(policy)})
+    check_policy(replay, policy)
+    write_json(policy, {"threshold": 0.4})
+    with pytest.raises(PipelineError, match=r"replay.parquet: ran another policy than .*; run adaptive"):
+        check_policy(replay, policy)
 
 
 @pytest.mark.parametrize(

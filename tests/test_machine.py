@@ -70,3 +70,5 @@ def test_the_commit_says_when_the_code_differs_from_it(tmp_path):
     assert current_commit(tmp_path) == commit
     code.write_text("two")
     assert current_commit(tmp_path) == f"{commit}-dirty"
+    assert current_commit(tmp_path, ["params.yaml"]) == f"{commit}-dirty"
+    assert current_commit(tmp_path, ["stages"]) == commit

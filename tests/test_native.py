@@ -410,3 +410,12 @@ def test_the_library_is_compiled_once_for_the_same_sources(afresh, monkeypatch):
     monkeypatch.setattr(library.subprocess, "run", None)  # Not called again.
     assert library._compile_pass(UNITS["amx"]) == path
     assert path.read_bytes() == compiled
+
+
+def test_another_version_of_the_compiler_compiles_anew(afresh, monkeypatch):
+    if find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    old = library._compile("nothing", "", ["-shared"])
+    assert library._compile("nothing", "", ["-shared"]) == old
+    monkeypatch.setattr(library, "read_version", lambda _compiler: "99")
+    assert library._compile("nothing", "", ["-shared"]) != old

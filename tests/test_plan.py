@@ -4,10 +4,10 @@ from click.testing import CliRunner
 
 from pipeline.files import write_json
 from pipeline.machine import describe_machine, name_processor
-from pipeline.plan import BatchCosts, break_even_rate, read_batch_costs, replay_rates
+from pipeline.plan import BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate, write_policy
 from pipeline.thresholds import at_rate
-from stages.plan import main
+from stages.plan import _lines, main
 from tests.made import policy, runtime, weights
 from tests.replays import PARAMS, bench
 
@@ -46,6 +46,14 @@ def test_every_rate_is_replayed(sample):
     assert points[0].predicted == 4.0
     assert points[2].predicted == pytest.approx(1 / 1.25)
     assert all(point.replayed > 0 for point in points)
+
+
+def test_rates_whose_replay_was_not_stable_are_named():
+    points = [Point(0.0, 0.0, 4.0, 3.9, True), Point(0.05, 0.05, 3.3, 2.0, False)]
+    assert _lines(BatchCosts(2.0, 8.0, 1, 1), points)[-1] == (
+        "  NOT stable, leave the machine alone and repeat: 5.0% escalated."
+    )
+    assert "stable" not in "".join(_lines(BatchCosts(2.0, 8.0, 1, 1), points[:1]))
 
 
 @pytest.fixture

@@ -39,12 +39,14 @@ EAGER = ["--set", "runtime.backend=eager", "--set", "runtime.precision=float32"]
 
 
 def test_the_costs_are_stamped_with_weights_and_processor(project, monkeypatch):
-    cost = {"latency_ms": {"p50": 1.0}, "gflops": 1.0}
+    cost = {"latency_ms": {"p50": 1.0}, "gflops": 1.0, "stable": 0}
     monkeypatch.setattr(
         "stages.profile.profile_roles", lambda _weights, roles, *_: dict.fromkeys(roles, cost)
     )
     write_json(project / "data/probe/machine.json", describe_machine())
-    assert CliRunner().invoke(main, EAGER).exit_code == 0
+    ended = CliRunner().invoke(main, EAGER)
+    assert ended.exit_code == 0
+    assert "low: 1.00 ms, 1.000 GFLOP; NOT stable, leave the machine alone and repeat\n" in ended.output
     found = read_json(project / "metrics/profile.json")
     assert found.items() >= name_processor(describe_machine()).items()
     assert found["weights_sha256"] == weights().sha256

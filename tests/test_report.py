@@ -23,12 +23,12 @@ from tests.report_inputs import (
     ENVIRONMENT,
     EXTRACT,
     IDS,
-    POLICY,
     PROFILE,
     SCRIPT,
     fit_metrics,
     policy_metrics,
     scenario_metrics,
+    write_policy,
     write_project,
 )
 
@@ -251,7 +251,7 @@ def test_optional_files_add_tables(tmp_path, page):
 )
 def test_thresholds_without_a_number_are_words(tmp_path, threshold, word):
     root = write_project(tmp_path)
-    (root / "models/policy.json").write_text(json.dumps(POLICY | {"threshold": threshold}))
+    write_policy(root, threshold=threshold)
     page = page_of(root)
     assert f"The threshold escalates {word}, so no line is drawn." in page.text
     assert "e+308" not in page.text
@@ -259,7 +259,7 @@ def test_thresholds_without_a_number_are_words(tmp_path, threshold, word):
 
 def test_a_binary_oracle_is_read_from_the_deltas(tmp_path):
     root = write_project(tmp_path)
-    (root / "models/policy.json").write_text(json.dumps(POLICY | {"oracle": "disagreement"}))
+    write_policy(root, oracle="disagreement")
     spec = specs_of(page_of(root))["spec-proxy"]
     dots = spec["datasets"][spec["layer"][0]["data"]["name"]]
     # By proxy: e agrees, a agrees, d agrees, f differs, b differs, and the script differs.

@@ -5,8 +5,8 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.params.runtime import RuntimeParams
-from pipeline.runtime import resolve_runtime
-from tests.made import RUNTIME_PARAMS, SHAPE
+from pipeline.runtime import prepare_process, resolve_runtime
+from tests.made import RUNTIME_PARAMS, SHAPE, runtime
 
 
 def test_auto_is_resolved_and_threads_are_set():
@@ -41,6 +41,14 @@ def test_each_precision_gets_the_backend_that_runs_it(monkeypatch):
 def test_a_low_precision_that_nothing_runs_is_an_error():
     with pytest.raises(PipelineError, match=r"runtime.backend: eager cannot run int8 on cpu"):
         resolve_runtime(RUNTIME_PARAMS.model_copy(update={"low_precision": "int8"}), SHAPE)
+
+
+def test_the_gpu_that_is_named_is_the_one_of_streams_and_graphs_that_name_none(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        prepare_process(replace(runtime(), device=torch.device(name)))
+    assert chosen == [torch.device("cuda:1")]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

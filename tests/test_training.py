@@ -494,6 +494,14 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     assert load_weights(made, 64).sha256 == kept
 
 
+def test_a_checkpoint_that_could_not_be_read_again_is_refused_first(project):
+    done = CliRunner().invoke(main, ["--archive", "none.zip", "--weights", "new.bin"])
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "Error: new.bin: no checkpoint is written under this ending; expected .safetensors\n"
+    )
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the real images are not there")
 def test_the_shipped_weights_are_as_good_as_the_committed_figure():
     committed = json.loads((ROOT / "metrics/train.json").read_text())["validation"]["low"]["accuracy"]

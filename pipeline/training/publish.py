@@ -17,6 +17,7 @@ from pipeline.archive import Archive
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
+from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.images import decode_canvas
 from pipeline.params.model import ModelParams, Role
@@ -24,6 +25,7 @@ from pipeline.runtime import Runtime
 from pipeline.training.own import Fitter, answer
 from pipeline.vit import Weights
 
+ENDING = ".safetensors"
 _CONFIDENCE = 0.95
 _SIGMAS = float(norm.ppf(0.5 + _CONFIDENCE / 2))
 
@@ -60,6 +62,12 @@ class Publisher:
         return {**account, "validation": score_validation(right), "differences": compare_sizes(right)}
 
 
+def check_ending(path: Path) -> None:
+    """Raises PipelineError where no checkpoint that is written under this name could be read again."""
+    if path.suffix != ENDING:
+        raise PipelineError(f"{path}: no checkpoint is written under this ending; expected {ENDING}")
+
+
 def write_weights(path: Path, weights: Weights, classes: list[str], about: Mapping[str, Any]) -> None:
     """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON."""
     described = {
@@ -76,7 +84,12 @@ def write_weights(path: Path, weights: Weights, classes: list[str], about: Mappi
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The `about` of a checkpoint that `write_weights` wrote; what others wrote stays the text it is."""
+    """The `about` of a checkpoint that `write_weights` wrote; what others wrote stays the text it is.
+
+    Empty for other kinds of files, which say nothing of themselves.
+    """
+    if path.suffix != ENDING:
+        return {}
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     own = {"architecture", "normalisation", "classes"}

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.architecture import Architecture
-from pipeline.compiler import NEEDED, find_compiler
+from pipeline.compiler import NEEDED, find_compiler, read_version
 from pipeline.engines.native.pack import Model, Outputs, why_unfit
 from pipeline.engines.native.units import UNITS, Unit
 from pipeline.errors import PipelineError
@@ -106,7 +106,7 @@ def _compile_pass(unit: Unit, clocked: bool = False) -> Path:
 def _compile(what: str, source: str, flags: Sequence[str], folders: Sequence[Path] = ()) -> Path:
     """The library of a source and what it includes from the folders, from the cache where it is there."""
     compiler = find_compiler() or "g++"
-    digest = hashlib.sha256(repr((compiler, flags, source)).encode())
+    digest = hashlib.sha256(repr((compiler, read_version(compiler), flags, source)).encode())
     for included in sorted(path for folder in folders for path in folder.glob("*") if path.is_file()):
         digest.update(included.read_bytes())
     path = CACHE.expanduser() / f"{what.split()[-1]}-{digest.hexdigest()[:16]}.so"
