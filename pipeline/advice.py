@@ -40,11 +40,12 @@ def find_mid(
 
 
 def document_recommendation(
-    found: Recommendation, direction: int, scenario: str, confidence: float, mid: Mid | None
+    found: Recommendation, direction: int, scenario: str, confidence: float, mid: Mid | None, stable: bool
 ) -> dict[str, Any]:
     """The same for programs; shares from 0 to 1, latencies in ms, `threshold` left to the settings."""
     document = asdict(found) | {
         "scenario": scenario,
+        "stable": stable,
         "drop": found.drop._asdict(),
         "confidence": confidence,
         "settings": settings_of(found, direction),
@@ -63,14 +64,21 @@ def refuse(names: Sequence[str], measured: Document, every: str) -> PipelineErro
 
 
 def describe_recommendation(
-    found: Recommendation, direction: int, scenario: str, confidence: float, limits: Limits, mid: Mid | None
+    found: Recommendation,
+    direction: int,
+    scenario: str,
+    confidence: float,
+    limits: Limits,
+    mid: Mid | None,
+    stable: bool,
 ) -> list[str]:
-    """Lines for the terminal. direction: of the proxy's fitted policy; confidence: of intervals and bound."""
+    """Lines for the terminal. direction: of the proxy's fitted policy; confidence: of intervals and bound;
+    stable: was the replay?"""
     lost = f"{100 * found.calibration_drop:+.2f}"
     lines = f"""{found.proxy}, {scenario}: escalate {found.escalation_rate:.1%} of the images
   calibration images, which chose it: {lost} points of {found.quality} lost against always-high
   evaluation images: {found.quality} {found.reached:.2%}; {_points(found.drop)} points lost
-  cost: {_cost(found, limits)}
+  cost: {_cost(found, limits, stable)}
   certificate: with confidence {confidence}, at most {found.risk_bound:.4f} stay low and are harmed
     ({found.harmful} of {found.images} evaluation images, which chose nothing)"""
     return [
@@ -81,9 +89,9 @@ def describe_recommendation(
     ]
 
 
-def _cost(found: Recommendation, limits: Limits) -> str:
+def _cost(found: Recommendation, limits: Limits, stable: bool) -> str:
     text = f"{found.latency_ms:.2f} ms per image, {found.speedup:.2f}× as fast as always-high"
-    text += " (by the last replay)"
+    text += " (by the last replay)" if stable else " (by the last replay, which was NOT stable: repeat it)"
     if found.speedup <= 1:
         text += "; static high is no slower, and loses nothing"
     if limits.latency_ms is not None and found.latency_ms > limits.latency_ms:

@@ -178,11 +178,11 @@ def _list_classes(path: Path, architecture: Architecture) -> tuple[str, ...]:
         ) from None
     names = [name for line in lines if (name := normalize("NFC", line.strip()))]
     twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
-    if times != 1 or len(names) > architecture.classes:
+    if times != 1 or len(names) != architecture.classes:
         found = f"names {twice!r} {times} times" if times > 1 else f"names {len(names)} classes"
         raise PipelineError(
-            f"model.classes: {path} {found}; expected each once, in the order of the logits, "
-            f"{architecture.classes} at most"
+            f"model.classes: {path} {found}; expected each once, in the order of the logits, of which there "
+            f"are {architecture.classes}"
         )
     return tuple(names)
 

@@ -34,8 +34,11 @@ def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Images, and the texts of the layouts."""
-    return [path for path in walk(folder) if has_ending(path.name) or path.name in _TEXTS]
+    """Images, and the texts of the layouts; raises PipelineError where one is a link to nothing."""
+    found = [path for path in walk(folder) if has_ending(path.name) or path.name in _TEXTS]
+    if lost := next((path for path in found if not path.exists()), None):
+        raise PipelineError(f"{lost}: a link to {lost.readlink()}, which is not there; mend or remove it")
+    return found
 
 
 def identify_folder(folder: Path) -> str:

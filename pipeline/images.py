@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import struct
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ try:
     import simplejpeg
 except ImportError:  # Machines for the GPU come with torch and little else; the pixels are the same without.
     simplejpeg = None
+
+# WebP's own limit, 16,384 a side: 0.8 GB as RGB. A file of a few kB may claim a hundred times as many.
+MOST_PIXELS = 2**28
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def _short_reason(error: RuntimeError) -> str:
@@ -37,8 +42,24 @@ def decode_rgb(jpeg: bytes) -> Tensor:
     """
     if not jpeg:
         raise ValueError("empty file")
-    pixels = _decode_sound_jpeg(jpeg)
-    return _decode_other(jpeg) if pixels is None else pixels
+    if (pixels := _count_claimed(jpeg)) > MOST_PIXELS:
+        raise ValueError(f"{pixels} pixels, more than the limit of {MOST_PIXELS}")
+    sound = _decode_sound_jpeg(jpeg)
+    return _decode_other(jpeg) if sound is None else sound
+
+
+def _count_claimed(content: bytes) -> int:
+    """Pixels by the header of a JPEG or PNG, before anything is unpacked; 0 of what is neither."""
+    if content.startswith(_PNG) and len(content) >= 24:
+        width, height = struct.unpack(">II", content[16:24])
+        return int(width * height)
+    if simplejpeg is None or not simplejpeg.is_jpeg(content):
+        return 0
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:  # Damaged, which decoding will say.
+        return 0
+    return int(width * height)
 
 
 def _decode_sound_jpeg(jpeg: bytes) -> Tensor | None:

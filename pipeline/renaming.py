@@ -1,4 +1,4 @@
-"""The weights of transformers' ViTForImageClassification under timm's names."""
+"""Weights under timm's names: those of transformers' ViTForImageClassification, those inside a module."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,11 @@ _OTHERS = {
 
 
 def rename_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors by timm's names; names of neither stay, for whoever checks them."""
+    """The same tensors by timm's names; names of neither stay, for whoever checks them.
+
+    A first part that all names share, such as `model.`, is that of a module around the network.
+    """
+    state = _unwrap(state)
     found = {name.removeprefix(_PREFIX): value for name, value in state.items()}
     if not any(map(_LAYER.fullmatch, found)):
         return dict(state)
@@ -41,6 +45,13 @@ def rename_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             joined = torch.cat([renamed.pop(part) for part in parts])
             renamed[name.replace(_ATTENTION[0], "attn.qkv")] = joined
     return renamed
+
+
+def _unwrap(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    first = {name.partition(".")[0] for name in state}
+    if len(first) != 1 or not all("." in name for name in state):
+        return state
+    return _unwrap({name.partition(".")[2]: value for name, value in state.items()})
 
 
 def _rename(name: str) -> str:

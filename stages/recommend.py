@@ -70,11 +70,11 @@ def main(
         marked = read_mid(candidates.samples, paths["answers"], scenario, paths["images"], deltas)
         mid = find_mid(marked, candidates.scores[found.proxy], found.threshold, measured, settings)
     direction = candidates.policies[found.proxy].direction
-    confidence = settings.threshold.confidence
+    confidence, stable = settings.threshold.confidence, bool(measured["stable"])
     if as_json:
-        echo_json(document_recommendation(found, direction, scenario, confidence, mid))
+        echo_json(document_recommendation(found, direction, scenario, confidence, mid, stable))
     else:
-        lines = describe_recommendation(found, direction, scenario, confidence, limits, mid)
+        lines = describe_recommendation(found, direction, scenario, confidence, limits, mid, stable)
         click.echo("\n".join(lines))
 
 

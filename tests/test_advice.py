@@ -18,8 +18,8 @@ FOUND = ask(*samples(), latency_ms=5.0)
 LIMITS = Limits(latency_ms=5.0)
 
 
-def describe(found=FOUND, mid=None):
-    return "\n".join(describe_recommendation(found, 1, "single_stream", 0.9, LIMITS, mid))
+def describe(found=FOUND, mid=None, stable=True):
+    return "\n".join(describe_recommendation(found, 1, "single_stream", 0.9, LIMITS, mid, stable))
 
 
 def test_evaluation_images_that_cost_more_than_the_limit_are_told():
@@ -27,6 +27,11 @@ def test_evaluation_images_that_cost_more_than_the_limit_are_told():
     assert "cost: 5.04 ms per image" in describe(dearer)
     assert "ABOVE the limit: the calibration images cost 4.98 ms" in describe(dearer)
     assert "ABOVE" not in describe(replace(FOUND, latency_ms=4.9))
+
+
+def test_the_cost_of_a_replay_that_was_not_stable_is_told_as_such():
+    assert describe().count("(by the last replay)") == 1
+    assert "(by the last replay, which was NOT stable: repeat it)" in describe(stable=False)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,9 @@ def test_the_ends_are_set_by_a_rate_and_other_thresholds_in_units_of_the_proxy()
     always = replace(FOUND, threshold=-float(np.finfo(np.float64).max))
     assert "rule=escalation_rate -S fit.threshold.value=0.0" in describe(never)
     assert "rule=escalation_rate -S fit.threshold.value=1.0" in describe(always)
-    turned = describe_recommendation(replace(FOUND, threshold=0.5), -1, "offline", 0.9, Limits(0.05), None)
+    turned = describe_recommendation(
+        replace(FOUND, threshold=0.5), -1, "offline", 0.9, Limits(0.05), None, True
+    )
     assert "-S fit.threshold.rule=fixed -S fit.threshold.value=-0.5" in "\n".join(turned)
 
 

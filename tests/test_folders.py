@@ -37,6 +37,15 @@ def test_images_and_texts_of_the_layouts_are_found(pets: Path) -> None:
     assert names(pets) == ["cats/1.jpg", "cats/2.PNG", "dogs/1.jpg", "words.txt"]
 
 
+def test_a_link_to_nothing_is_named(pets: Path, tmp_path: Path) -> None:
+    (pets / "dogs/3.jpg").symlink_to(tmp_path / "gone.jpg")
+    for ask in (identify_folder, measure_folder):
+        with pytest.raises(
+            PipelineError, match=r"dogs/3.jpg: a link to .*gone.jpg, which is not there; mend"
+        ):
+            ask(pets)
+
+
 def test_links_are_followed_but_not_round(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "birds").mkdir()
     (tmp_path / "birds/1.jpg").write_bytes(b"bird")

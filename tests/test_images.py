@@ -27,6 +27,16 @@ def test_rgb_keeps_channel_order() -> None:
     assert pixels[1:].float().mean() < 5
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_an_image_that_claims_more_than_memory_is_for_is_not_unpacked(kind, monkeypatch) -> None:
+    content = encode(np.zeros((8, 16, 3), dtype=np.uint8), kind)
+    monkeypatch.setattr(images, "MOST_PIXELS", 128)
+    assert decode_rgb(content).shape == (3, 8, 16)
+    monkeypatch.setattr(images, "MOST_PIXELS", 127)
+    with pytest.raises(ValueError, match="128 pixels, more than the limit of 127"):
+        decode_rgb(content)
+
+
 def test_greyscale_becomes_three_equal_channels() -> None:
     pixels = decode_rgb(jpeg(0, "L"))
     assert pixels.shape == (3, 8, 8)

@@ -43,6 +43,13 @@ def test_a_model_of_transformers_is_the_same_under_timms_names(tmp_path):
     assert load_weights(model, 64).sha256 == weights().sha256
 
 
+def test_a_network_inside_another_module_is_the_same(tmp_path):
+    state = {f"net.model.{name}": value for name, value in weights().state.items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "lightning.pth")
+    model = ModelParams(name="static_vit", weights=str(tmp_path / "lightning.pth"), seed=0)
+    assert load_weights(model, 64).sha256 == weights().sha256
+
+
 def test_timms_names_stay():
     assert rename_state(weights().state).keys() == weights().state.keys()
 

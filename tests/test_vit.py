@@ -112,20 +112,26 @@ def listed(path, text):
 
 
 def test_a_list_of_classes_goes_before_what_the_weights_say(tmp_path):
-    text = "\ufeffcats\r\n\r\n che\u0300vres \r\ndogs\r\n".encode()
-    assert listed(tmp_path / "classes.txt", text).classes == ("cats", "ch\u00e8vres", "dogs")
+    others = tuple(map(str, range(197)))
+    names = ("cats", "ch\u00e8vres", "dogs", *others)
+    text = "\r\n".join(["\ufeffcats", "", " che\u0300vres ", "dogs", *others, ""]).encode()
+    assert listed(tmp_path / "classes.txt", text).classes == names
     saved(tmp_path / "w.safetensors", weights().state, classes=json.dumps(["n1", "n2"]))
     model = {"name": "static_vit", "weights": str(tmp_path / "w.safetensors"), "seed": 0}
     read = load_weights(ModelParams(**model, classes=str(tmp_path / "classes.txt")), 64)
-    assert (read.classes, read.sha256) == (("cats", "ch\u00e8vres", "dogs"), weights().sha256)
+    assert (read.classes, read.sha256) == (names, weights().sha256)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"cats\ndogs\ncats\n", "classes.txt names 'cats' 2 times; expected each once"),
-        (b"\n", "classes.txt names 0 classes; expected each once, in the order of the logits, 200 at most"),
+        (
+            b"\n",
+            "classes.txt names 0 classes; expected each once, in the order of the logits, of which there are 200",
+        ),
         ("\n".join(map(str, range(201))).encode(), "names 201 classes"),
+        ("\n".join(map(str, range(199))).encode(), "names 199 classes"),
         (b"\xff\xfe", "classes.txt is no text that can be read"),
     ],
 )
