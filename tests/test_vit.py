@@ -128,7 +128,7 @@ def test_a_list_of_classes_goes_before_what_the_weights_say(tmp_path):
         (b"cats\ndogs\ncats\n", "classes.txt names 'cats' 2 times; expected each once"),
         (
             b"\n",
-            "classes.txt names 0 classes; expected each once, in the order of the logits, of which there are 200",
+            "classes.txt names 0 classes; expected each once, in the order of the logits, of which there",
         ),
         ("\n".join(map(str, range(201))).encode(), "names 201 classes"),
         ("\n".join(map(str, range(199))).encode(), "names 199 classes"),

@@ -84,6 +84,9 @@ def test_weights_without_a_classifier_serve_for_training_alone(tmp_path):
         load(path, name)
     with pytest.raises(PipelineError, match="random has no classifier"):
         load("random", name)
+    with_head = {**state, "head.weight": torch.zeros(5, 384), "head.bias": torch.zeros(5)}
+    save_file(with_head, tmp_path / "tuned.safetensors")
+    assert load(tmp_path / "tuned.safetensors", name).architecture.classes == 5
     start = read_start(ModelParams(name=name, weights="random", seed=0), str(path), 28, ["a", "b"])
     assert (start.architecture.classes, start.with_head) == (2, False)
     model = TrainableViT(start.architecture, [28], 0.0)
