@@ -49,7 +49,10 @@ class ParamsFile:
             raise PipelineError(f"--set {override}: expected KEY=VALUE, for example --set data.seed=1")
         steps = key.split(".")
         if steps[0] not in self.document:
-            steps = [default_section, *steps]
+            if len(steps) > 1 and steps[0] not in (self.document.get(default_section) or {}):
+                check_section_names({steps[0]: {}}, f"--set {override}")
+            else:
+                steps = [default_section, *steps]
         self.overridden.add(".".join(steps))
         node = self.document
         for step in steps[:-1]:
