@@ -33,7 +33,8 @@ def _likeliest_less(count: int, more: int, less: int, difference: float) -> floa
     """The likeliest share of -1 where that of 1 is larger by `difference`."""
     linear = (2 * count - more + less) * difference - more - less
     constant = less * difference * (1 - difference)
-    return (math.sqrt(linear**2 + 8 * count * constant) - linear) / (4 * count)
+    # Rounding may leave less than 0 where it is 0.
+    return (math.sqrt(max(linear**2 + 8 * count * constant, 0.0)) - linear) / (4 * count)
 
 
 def _last(holds: Callable[[float], bool], first: float, end: float) -> float:
