@@ -63,17 +63,12 @@ def _inference_rows(inference: Document, scenario: str) -> list[str]:
 
 def _escalated(systems: Document) -> str:
     """What adaptive escalated; one figure where all systems are equal."""
-    rates = {name: found["adaptive"]["escalation_rate"] for name, found in systems.items()}
-    usual = {rates.pop(USUAL)}
-    shown = [_between(usual | set(rates.values()))]
-    if "to" in shown[0]:
-        shown = [f"{_between(usual)} in the usual way", f"{_between(set(rates.values()))} in the others"]
-    return f"Adaptive escalates {', '.join(shown)}."
-
-
-def _between(shares: set[float]) -> str:
-    ends = dict.fromkeys(f"{100 * share:.1f} %" for share in (min(shares), max(shares)))
-    return " to ".join(ends)
+    rates = {name: f"{100 * found['adaptive']['escalation_rate']:.1f} %" for name, found in systems.items()}
+    if len(different := set(rates.values())) == 1:
+        return f"Adaptive escalates {different.pop()}."
+    usual, others = rates.pop(USUAL), sorted(set(rates.values()), key=lambda rate: float(rate.split()[0]))
+    ends = " to ".join(dict.fromkeys((others[0], others[-1])))
+    return f"Adaptive escalates {usual} in the usual way, {ends} in the others."
 
 
 def _cell(policy: Document) -> str:
