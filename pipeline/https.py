@@ -63,8 +63,6 @@ def requests_errors() -> Iterator[None]:
         raise TransferError("no answer in time", again=True) from None
     except requests.exceptions.RequestException as error:
         raise TransferError(f"connection failed: {_innermost(error)}", again=True) from None
-    except ValueError as error:  # urllib's, where a redirect leads nowhere: requests looks, but does not go.
-        raise TransferError(f"redirects to what is no URL ({error}); refused", again=False) from None
 
 
 def _innermost(error: BaseException) -> str:
@@ -80,10 +78,13 @@ def _innermost(error: BaseException) -> str:
 def open_url(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
     """The answer after its redirects, each checked: requests itself would follow one to http."""
     for _ in range(MAX_HOPS):
-        with requests_errors():
-            response = session.get(
-                url, headers=headers, stream=True, allow_redirects=False, timeout=TIMEOUT_S
-            )
+        try:
+            with requests_errors():
+                response = session.get(
+                    url, headers=headers, stream=True, allow_redirects=False, timeout=TIMEOUT_S
+                )
+        except ValueError as error:  # urllib's, of a redirect, at which requests looks without going there.
+            raise TransferError(f"redirects to what is no URL ({error}); refused", again=False) from None
         if not response.is_redirect:
             return response
         response.close()
