@@ -10,11 +10,13 @@ from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
+from pipeline.engines import openvino
 from pipeline.engines.base import TOLERANCE, Answer, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
 from pipeline.engines.compiled import compile_parts
 from pipeline.engines.cudagraph import captured_sizes, list_models, split_cheapest
 from pipeline.engines.eager import EagerEngine
+from pipeline.errors import PipelineError
 from pipeline.fused import FusedViT
 from pipeline.images import resize
 from pipeline.learned import Learned
@@ -103,6 +105,30 @@ def test_what_a_size_has_to_itself_is_what_runs(backend, precision, size_px):
     assert 0 < largest_error(found, expected) < TOLERANCE[precision]
     shared = engine(size_px).run(IMAGES[:4])
     assert largest_error(expected, shared) > 2 * TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("wrong_builds", [1, 100])
+def test_a_build_of_openvinos_that_answers_batches_wrongly_is_not_used(monkeypatch, wrong_builds):
+    """As its streams did once, which could not be brought about again."""
+    other = openvino.convert(
+        replace(spec(32, "openvino"), weights=draw_weights(weights().architecture, 1, 64))
+    )
+    calls = []
+
+    def compile_wrongly(core, model, asked, size, how):
+        calls.append(size)
+        wrong = "NUM_STREAMS" in how and calls.count(2) <= wrong_builds and size == 2
+        return compile_for(core, other if wrong else model, asked, size, how)
+
+    compile_for = openvino.compile_for
+    monkeypatch.setattr(openvino, "compile_for", compile_wrongly)
+    if wrong_builds > 1:
+        with pytest.raises(PipelineError, match="batches at 32 px are not answered as single images"):
+            build_engine(spec(32, "openvino"), 4)
+        return
+    found = build_engine(spec(32, "openvino"), 4).run(IMAGES[:4])
+    assert calls.count(2) == 2
+    assert largest_error(found, engine(32).run(IMAGES[:4])) < TOLERANCE["float32"]
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("eager", "float32"), *ENGINES])
