@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,14 +20,12 @@ _WRITER = "run the stage that writes it (see dvc.yaml)"
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, synced and renamed to `path` only on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):

@@ -30,14 +30,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_others_may_read_what_is_written_as_they_may_any_new_file(tmp_path):
-    before = os.umask(0o022)
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_others_may_read_what_is_written_as_they_may_any_new_file(tmp_path, mask, mode):
+    before = os.umask(mask)
     try:
         with whole_file(tmp_path / "file.txt") as temporary:
             temporary.write_text("whole")
     finally:
         os.umask(before)
-    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == mode
 
 
 def test_json_leaves_out_what_dvc_cannot_compare(tmp_path):
