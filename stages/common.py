@@ -41,7 +41,7 @@ class ParamsFile:
             self._apply(override, default_section)
 
     def section(self, name: str, kind: type[SectionType]) -> SectionType:
-        return read_section(self.document, name, kind, str(self.path))
+        return read_section(self.document, name, kind, str(self.path), self.overridden)
 
     def _apply(self, override: str, default_section: str) -> None:
         key, separator, text = override.partition("=")

@@ -111,8 +111,17 @@ def test_every_fault_of_a_section_is_named_at_once():
     document = {"data": DOCUMENT["data"] | {"seed": -1, "on_broken": "no"}}
     with pytest.raises(PipelineError) as caught:
         read_section(document, "data", SECTIONS["data"], "p.yaml")
-    assert "data.seed" in str(caught.value)
-    assert "data.on_broken" in str(caught.value)
+    assert "p.yaml: data.seed: " in str(caught.value)
+    assert "p.yaml: data.on_broken: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [({"fit.threshold.rule"}, "--set"), ({"fit.threshold"}, "--set"), ({"fit.thresh"}, r"p\.yaml")],
+)
+def test_a_fault_is_told_of_where_its_value_is_from(keys, where):
+    with pytest.raises(PipelineError, match=rf"^{where}: fit\.threshold\.rule: found 'risc'"):
+        read_section(fit_with(rule="risc"), "fit", FitParams, "p.yaml", keys)
 
 
 def test_a_missing_key_and_a_missing_section_are_named():

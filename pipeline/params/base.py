@@ -1,7 +1,7 @@
 """Strict validation of one section: unknown keys, types and ranges, each with a helpful error."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,8 +38,17 @@ def check_section_names(document: Mapping[str, Any], where: str) -> None:
             raise PipelineError(f"{where}: unknown section {name!r}; {nearest(str(name), SECTION_NAMES)}")
 
 
-def read_section(document: Mapping[str, Any], name: str, kind: type[SectionType], where: str) -> SectionType:
-    """Validate `document[name]` as `kind`; raises PipelineError naming every faulty key."""
+def read_section(
+    document: Mapping[str, Any],
+    name: str,
+    kind: type[SectionType],
+    where: str,
+    set_apart: Set[str] = frozenset(),
+) -> SectionType:
+    """Validate `document[name]` as `kind`; raises PipelineError naming every faulty key.
+
+    The document is from `where`, but for the keys `set_apart`, each with its section: those are from --set.
+    """
     if name not in document:
         raise PipelineError(
             f"{where}: section {name!r} is missing; expected one of its own for {kind.__name__}"
@@ -47,12 +56,15 @@ def read_section(document: Mapping[str, Any], name: str, kind: type[SectionType]
     try:
         return kind.model_validate(document[name])
     except ValidationError as error:
-        faults = "\n".join(f"{where}: {_explain(fault, name, kind)}" for fault in error.errors())
-        raise PipelineError(faults) from None
+        faults = []
+        for fault in error.errors():
+            path = ".".join([name, *map(str, fault["loc"])])
+            is_set = any(f"{path}.".startswith(f"{key}.") for key in set_apart)
+            faults.append(f"{'--set' if is_set else where}: {_explain(fault, path, kind)}")
+        raise PipelineError("\n".join(faults)) from None
 
 
-def _explain(fault: ErrorDetails, section: str, kind: type[Section]) -> str:
-    path = ".".join([section, *map(str, fault["loc"])])
+def _explain(fault: ErrorDetails, path: str, kind: type[Section]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown key; {nearest(str(fault['loc'][-1]), _keys_at(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
