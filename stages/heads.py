@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.archive import open_archive
+from pipeline.archive import Archive, open_archive
 from pipeline.card import describe_own, describe_scores
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
@@ -21,6 +21,7 @@ from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
 from pipeline.training.own import Fitter
 from pipeline.training.publish import Publisher, check_ending, read_about
+from pipeline.vit import Weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 
@@ -50,41 +51,48 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
-    if values.stem_blur is None and values.head_decay is None:
+    weights = _load(model, values, sizes["high"])
+    runtime = resolve_runtime(runtime_params, weights.architecture)
+    about = read_about(find_outside(model.weights))
+    _check_held_out(about.get("recipe") or {}, values)
+    show = partial(progress, unit="images")
+    with open_archive(archive) as opened:
+        _check_classes(opened, weights, model)
+        with show("read images", len(opened.labelled) + len(opened.training)) as advance:
+            shape, held = weights.architecture, values.holdout_per_class
+            data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
+        fitter = Fitter(data, sizes, runtime, runtime_params.batch_size, values, show)
+        found = Publisher(model, opened, fitter).publish(out, weights, about)
+    if metrics is not None:
+        machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
+        _write_metrics(metrics, found, machine)
+    for line in [*describe_own(found, sizes), *describe_scores(found, sizes)]:
+        click.echo(line)
+
+
+def _load(model: ModelParams, params: TrainParams, high_px: int) -> Weights:
+    """The trained weights, where something is asked for that they can be given."""
+    if params.stem_blur is None and params.head_decay is None:
         raise PipelineError(
             "train.stem_blur, train.head_decay: both empty, which asks for nothing; set one, for example "
             "stem_blur=0.5"
         )
     if model.weights == "random":
         raise PipelineError("model.weights: random; heads are fitted to trained weights: name their file")
-    weights = load_weights(model, sizes["high"])
-    if values.head_decay is None and any(name.startswith("head_") for name in weights.state):
+    weights = load_weights(model, high_px)
+    if params.head_decay is None and any(name.startswith("head_") for name in weights.state):
         raise PipelineError(
             f"train.head_decay: empty, but {model.weights} has heads that were fitted with other patch "
             "embeddings; set it, for example to 0.01, and they are fitted anew"
         )
-    runtime = resolve_runtime(runtime_params, weights.architecture)
-    about = read_about(find_outside(model.weights))
-    _check_held_out(about.get("recipe") or {}, values)
-    show = partial(progress, unit="images")
-    with open_archive(archive) as opened:
-        if weights.classes not in (None, tuple(wnid for wnid, _ in opened.classes)):
-            raise PipelineError(
-                f"{archive}: lists other classes than {model.weights} was trained for; use one of the same"
-            )
-        with show("read images", len(opened.labelled) + len(opened.training)) as advance:
-            shape, held = weights.architecture, values.holdout_per_class
-            data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
-        fitter = Fitter(data, sizes, runtime, runtime_params.batch_size, values, show)
-        publisher = Publisher(model, opened, fitter)
-        found = publisher.publish(out, weights, about)
-    if metrics is not None:
-        machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
-        for account in (found[name] for name in ("stems", "heads") if name in found):
-            account["machine"] = machine
-        write_json(metrics, {**(read_json(metrics) if metrics.exists() else {}), **found})
-    for line in [*describe_own(found, sizes), *describe_scores(found, sizes)]:
-        click.echo(line)
+    return weights
+
+
+def _check_classes(archive: Archive, weights: Weights, model: ModelParams) -> None:
+    if weights.classes not in (None, tuple(wnid for wnid, _ in archive.classes)):
+        raise PipelineError(
+            f"{archive.path}: lists other classes than {model.weights} was trained for; use one of the same"
+        )
 
 
 def _check_held_out(recipe: Mapping[str, Any], params: TrainParams) -> None:
@@ -95,6 +103,13 @@ def _check_held_out(recipe: Mapping[str, Any], params: TrainParams) -> None:
                 f"train.{name}: {getattr(params, name)}, but the weights were trained with {recipe[name]}: "
                 "images would be held out that they have learned from; set it to that"
             )
+
+
+def _write_metrics(path: Path, found: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+    """Beside what training wrote there."""
+    for account in (found[name] for name in ("stems", "heads") if name in found):
+        account["machine"] = machine
+    write_json(path, {**(read_json(path) if path.exists() else {}), **found})
 
 
 if __name__ == "__main__":
