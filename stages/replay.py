@@ -44,6 +44,9 @@ def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: P
     check_running(paths["deltas"], environment)
     expected = _expected(bench.policy, paths["low"], paths["deltas"])
     sample = read_sample(images, bench.sizes_px["high"], settings.images)
+    if settings.images and settings.images > len(sample.image_ids):
+        asked = f"replay.images asks for {settings.images:,}"
+        click.echo(f"replay: {asked}, {images} has {len(sample.image_ids):,} to evaluate; all run", err=True)
     total = len(sample.image_ids) * len(settings.scenarios)
     with progress("replay", total, "images") as advance:
         result = replay(bench, sample, expected, settings, advance)

@@ -94,8 +94,12 @@ def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -
 
 def _describe(status: Status) -> str:
     accuracy = ", ".join(f"{name[9:]} {100 * share:.1f} %" for name, share in status.accuracy.items())
-    text = f"loss {status.loss:.3f}, {status.images_per_s:.0f} images/s, {status.left_s / 60:.0f} min left"
-    return f"{text}, held out: {accuracy}" if accuracy else text
+    parts = [f"{status.images_per_s:.0f} images/s", f"{status.left_s / 60:.0f} min left"]
+    if status.loss is not None:
+        parts.insert(0, f"loss {status.loss:.3f}")
+    if accuracy:
+        parts.append(f"held out: {accuracy}")
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,12 @@ _STEPS_PER_SEED = 1_000_003
 
 
 class Status(NamedTuple):
-    """What a progress display shows; `accuracy` by name is that of the last evaluation."""
+    """What a progress display shows; `accuracy` by name is that of the last evaluation, loss is None before
+    the first step's is read.
+    """
 
     progress: float
-    loss: float
+    loss: float | None
     images_per_s: float
     left_s: float
     accuracy: dict[str, float]
@@ -177,4 +179,4 @@ def _progress(run: Run, params: TrainParams) -> float:
 def _status(run: Run, images_per_s: float) -> Status:
     accuracy = {name: value for name, value in (run.curve or [{}])[-1].items() if name.startswith("accuracy")}
     left_s = run.seconds / run.progress * (1 - run.progress)
-    return Status(run.progress, run.loss or 0.0, images_per_s, left_s, accuracy)
+    return Status(run.progress, run.loss, images_per_s, left_s, accuracy)
