@@ -1,13 +1,20 @@
 """The images that change most, and least, from low to high resolution."""
 
 import base64
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from PIL import Image
 
 from pipeline.tables import iter_batches, read_fingerprint
+
+_JPEG = b"\xff\xd8"
+# What the page holds of an image: no browser shows every format, and photographs take megabytes each.
+_MOST_BYTES = 32 * 1024
+_SHOWN_PX = 256
 
 
 @dataclass(frozen=True)
@@ -56,5 +63,17 @@ def _find_images(images: Path, wanted: set[str]) -> dict[str, tuple[str, bytes]]
     return found
 
 
-def _data_uri(jpeg: bytes) -> str:
+def _data_uri(content: bytes) -> str:
+    small = content.startswith(_JPEG) and len(content) <= _MOST_BYTES
+    jpeg = content if small else _shrink(content)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def _shrink(content: bytes) -> bytes:
+    """A small JPEG of what prepare could decode."""
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        shown = image.convert("RGB")
+        shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
+        shown.save(stream, "JPEG")
+    return stream.getvalue()

@@ -2,7 +2,8 @@
 
 from pathlib import PurePosixPath
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+# Those that torchvision's ImageFolder takes, too.
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def has_ending(name: str) -> bool:

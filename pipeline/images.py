@@ -1,10 +1,13 @@
 """From JPEG bytes to uint8 RGB tensors, and their antialiased resizing."""
 
 import hashlib
+import io
 import re
 import struct
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional
@@ -19,6 +22,9 @@ except ImportError:  # Machines for the GPU come with torch and little else; the
 # WebP's own limit, 16,384 a side: 0.8 GB as RGB. A file of a few kB may claim a hundred times as many.
 MOST_PIXELS = 2**28
 _PNG = b"\x89PNG\r\n\x1a\n"
+# How files begin that torchvision does not decode: BMP, TIFF of either byte order, PGM, PPM.
+_RARE = (b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
+_RARE_FORMATS = ("BMP", "TIFF", "PPM")
 
 
 def _short_reason(error: RuntimeError) -> str:
@@ -44,6 +50,8 @@ def decode_rgb(jpeg: bytes) -> Tensor:
         raise ValueError("empty file")
     if (pixels := _count_claimed(jpeg)) > MOST_PIXELS:
         raise ValueError(f"{pixels} pixels, more than the limit of {MOST_PIXELS}")
+    if jpeg.startswith(_RARE):
+        return _decode_rare(jpeg)
     sound = _decode_sound_jpeg(jpeg)
     return _decode_other(jpeg) if sound is None else sound
 
@@ -84,6 +92,19 @@ def _decode_other(content: bytes) -> Tensor:
         # 65535 = 255 * 257: rounding by 257 keeps black and white exact, which a shift by 8 bits does not.
         pixels = ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
     return pixels
+
+
+def _decode_rare(content: bytes) -> Tensor:
+    try:
+        with Image.open(io.BytesIO(content), formats=_RARE_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width * image.height} pixels, more than the limit of {MOST_PIXELS}")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"pixels of Pillow's mode {image.mode}, expected 8 bits for each channel")
+            pixels = np.array(image.convert("RGB"))
+    except Exception as error:  # Of damaged files Pillow's readers raise whatever comes up in them.
+        raise ValueError(str(error) or type(error).__name__) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def resize(images: Tensor, size_px: int) -> Tensor:

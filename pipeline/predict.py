@@ -60,7 +60,7 @@ def _decode_all(
         on_broken(image.name, str(found))
     if broken and not decoded:
         raise PipelineError(
-            f"all {broken} images are broken, expected JPEG, PNG or WebP; the last of them: {last}"
+            f"all {broken} images are broken, expected JPEG, PNG, WebP, BMP, TIFF or PPM; the last: {last}"
         )
 
 

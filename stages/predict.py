@@ -36,11 +36,12 @@ from stages.progress import Advance, progress
 def main(
     params: ParamsFile, images: tuple[Path, ...], policy: Path, out: Path, on_broken: Literal["stop", "skip"]
 ) -> None:
-    """Answer new IMAGES: files (.jpg, .jpeg, .png, .webp), folders, searched to any depth, and .zip archives.
+    """Answer new IMAGES: files, folders, searched to any depth, and .zip archives.
 
-    Each goes through the low pass, and through the high pass where the policy's score calls for it. A row
-    of the table is: image (path, or zip::member), class (where the weights know it), top1 (index of the
-    class), score (of the policy; larger: high matters more), escalated. Labels are not needed.
+    Files are .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm and .pgm. Each image goes through the low
+    pass, and through the high pass where the policy's score calls for it. A row of the table is: image (path,
+    or zip::member), class (where the weights know it), top1 (index of the class), score (of the policy;
+    larger: high matters more), escalated. Labels are not needed.
     """
     check_ending(out)
     total = sum(1 for _ in find_images(images))

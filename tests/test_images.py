@@ -27,7 +27,30 @@ def test_rgb_keeps_channel_order() -> None:
     assert pixels[1:].float().mean() < 5
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM"])
+def test_formats_that_torchvision_does_not_decode(kind) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    found = decode_rgb(encode(pixels, kind))
+    assert torch.equal(found, torch.from_numpy(pixels).permute(2, 0, 1))
+    assert torch.equal(found, decode_rgb(encode(pixels, "PNG")))
+    assert torch.equal(*decode_rgb(encode(pixels, kind, "L"))[:2])
+    with pytest.raises(ValueError, match="truncated"):
+        decode_rgb(encode(pixels, kind)[:-20])
+
+
+@pytest.mark.parametrize("begin", [b"BM", b"II*\0", b"MM\0*", b"P6"])
+def test_what_only_begins_as_a_rare_format_says_why(begin) -> None:
+    for rest in (b"", b"\xff" * 40, bytes(range(200))):
+        with pytest.raises(ValueError, match="."):
+            decode_rgb(begin + rest)
+
+
+def test_depths_that_would_be_cut_off_are_refused() -> None:
+    with pytest.raises(ValueError, match="mode I;16, expected 8 bits"):
+        decode_rgb(encode(np.full((4, 4), 40_000, dtype=np.uint16), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
 def test_an_image_that_claims_more_than_memory_is_for_is_not_unpacked(kind, monkeypatch) -> None:
     content = encode(np.zeros((8, 16, 3), dtype=np.uint8), kind)
     monkeypatch.setattr(images, "MOST_PIXELS", 128)

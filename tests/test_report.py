@@ -1,22 +1,29 @@
+import base64
 import functools
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 import vl_convert
 from click.testing import CliRunner
+from PIL import Image
 
 from pipeline.details import list_details
 from pipeline.errors import PipelineError
 from pipeline.gallery import load_pictures, pick_extremes
 from pipeline.measured import Metrics
 from pipeline.report import read_report_inputs, render_report
+from pipeline.tables import IMAGES, read_table, write_table
 from pipeline.verdicts import judge_fit
 from stages.report import main
+from tests.archives import jpeg
 from tests.imports import import_closure, outside_imports
+from tests.made import images_table
 from tests.report_inputs import (
     DELTA,
     DELTA_VALUES,
@@ -178,6 +185,20 @@ def test_an_image_goes_with_its_own_delta(tmp_path):
     rows = pl.DataFrame({"image_id": [IDS[3]], "delta": [1.0], "agree": [True]})
     (alone,) = load_pictures(tmp_path / "data/images.parquet", rows, {})
     assert alone.data_uri == next(p.data_uri for p in inputs.largest if p.image_id == IDS[3])
+
+
+@pytest.mark.parametrize(("kind", "size"), [("JPEG", (900, 450)), ("TIFF", (20, 10)), ("PNG", (300, 300))])
+def test_what_no_browser_shows_or_is_large_goes_into_the_page_as_a_small_jpeg(tmp_path, kind, size):
+    table = read_table(images_table(tmp_path / "images.parquet", 2), IMAGES.names)
+    content = jpeg(0, size=size, format=kind)
+    table = table.set_column(table.column_names.index("jpeg"), "jpeg", pa.array([content] * 2, pa.binary()))
+    write_table(tmp_path / "images.parquet", table.cast(IMAGES), {"classes": []})
+    rows = pl.DataFrame({"image_id": table["image_id"][:1].to_pylist(), "delta": [1.0], "agree": [True]})
+    (picture,) = load_pictures(tmp_path / "images.parquet", rows, {})
+    head, _, encoded = picture.data_uri.partition(",")
+    shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert (head, shown.format) == ("data:image/jpeg;base64", "JPEG")
+    assert shown.size == (size if kind == "TIFF" else (256, 256 * size[1] // size[0]))
 
 
 def test_a_measuring_error_is_no_headline(tmp_path):
