@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers.activations import QuickGELU
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -42,7 +43,9 @@ class Architecture:
     """What makes a VisionTransformer, but for the size of its images; the first `local` blocks are local.
 
     pre_norm: the tokens are normalised before the first block, and patches have no bias, as in CLIP (Radford
-    et al. 2021). epsilon: of the norms. classes: 0 where there is no classifier.
+    et al. 2021). epsilon: of the norms. classes: 0 where there is no classifier. registers: tokens behind the
+    class token that no patch gives (Darcet et al. 2024); beside them the class token has no position.
+    quick_gelu: x sigmoid(1.702 x) in place of GELU, as in OpenAI's CLIP.
     """
 
     name: str
@@ -54,10 +57,21 @@ class Architecture:
     local: int = 0
     pre_norm: bool = False
     epsilon: float = 1e-6
+    registers: int = 0
+    quick_gelu: bool = False
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before those of the patches: the class token, and registers."""
+        return 1 + self.registers
 
     def count_tokens(self, size_px: int) -> int:
-        """Patches of a square image, and the class token."""
-        return (size_px // self.patch_px) ** 2 + 1
+        """Patches of a square image, and what comes before them."""
+        return (size_px // self.patch_px) ** 2 + self.prefix
+
+    def count_positions(self, size_px: int) -> int:
+        """Tokens that have a position embedding."""
+        return (size_px // self.patch_px) ** 2 + int(not self.registers)
 
     def check_size(self, size_px: int) -> None:
         """Raises PipelineError where patches do not fill the image."""
@@ -80,7 +94,9 @@ class Architecture:
             num_classes=self.classes,
             pre_norm=self.pre_norm,
             norm_layer=partial(LayerNorm, eps=self.epsilon),
-            **settings,
+            act_layer=QuickGELU if self.quick_gelu else nn.GELU,
+            reg_tokens=self.registers,
+            **{"no_embed_class": self.registers > 0, **settings},
         )
         if self.local:
             for index in range(self.local):

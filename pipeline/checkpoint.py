@@ -1,6 +1,8 @@
 """Weights from a file, held against the network that they are for; or random ones."""
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
@@ -25,6 +27,8 @@ from pipeline.zoo import Network, Normalisation, find_network
 # What an image size may have to itself beside its position embedding.
 _OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "head.bias")}
 
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_Shapes = Mapping[str, tuple[int, ...]]
 
 # What checkpoints say of an architecture may be older than some of its fields.
 _DEFAULTS = {field.name: field.default for field in fields(Architecture) if field.default is not MISSING}
@@ -110,12 +114,13 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
     whole = architecture.build(8 * architecture.patch_px).state_dict()
     expected = {name: tuple(value.shape) for name, value in whole.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
-    tokens = found.get("pos_embed", (0, 0, 0))[1]
-    if round(max(tokens - 1, 0) ** 0.5) ** 2 + 1 == tokens:
-        expected["pos_embed"] = (1, tokens, architecture.width)
+    positions = found.get("pos_embed", (0, 0, 0))[1]
+    side = math.isqrt(positions)
+    if positions == architecture.count_positions(side * architecture.patch_px):
+        expected["pos_embed"] = (1, positions, architecture.width)
     for kind, size in {(match[1], int(match[2])) for match in map(OWN_NAME.fullmatch, found) if match}:
         if kind == "pos_embed":
-            expected[own_name(kind, size)] = (1, architecture.count_tokens(size), architecture.width)
+            expected[own_name(kind, size)] = (1, architecture.count_positions(size), architecture.width)
         else:
             expected |= {own_name(name, size): expected[name] for name in _OWN[kind]}
     for name in sorted(expected.keys() | found.keys()):
@@ -123,7 +128,24 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
             raise PipelineError(
                 f"model.weights: {path} does not fit model.name {architecture.name}: "
                 f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
+                f"{_contrast(found, expected)}"
             )
+
+
+def _contrast(found: _Shapes, expected: _Shapes) -> str:
+    """What both networks are, where that differs; empty where it does not, or is not clear."""
+    theirs, ours = map(_describe_shapes, (found, expected))
+    if not theirs or theirs == ours:
+        return ""
+    return f"; the file's network has {theirs}, this one {ours}: set model.name to the file's"
+
+
+def _describe_shapes(shapes: _Shapes) -> str:
+    patches = shapes.get("patch_embed.proj.weight", ())
+    if len(patches) != 4:
+        return ""
+    depth = len({match[1] for match in map(_BLOCK.match, shapes) if match})
+    return f"patches of {patches[-1]} px, width {patches[0]}, depth {depth}"
 
 
 def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:

@@ -22,7 +22,7 @@ def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the plain ViT that computes the same; others stay as they are.
 
     Layer scale (Touvron et al. 2021, CaiT) goes into the layer before it; a class token without a position
-    gets one of zeros.
+    gets one of zeros where there are no registers.
     """
     folded = {name: value for name, value in state.items() if not _is_extra(name)}
     for match in filter(None, map(_GAMMA.fullmatch, state)):
@@ -33,6 +33,7 @@ def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     positions = folded.get("pos_embed")
     if (
         positions is not None
+        and "reg_token" not in folded
         and positions.ndim == 3
         and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]
     ):

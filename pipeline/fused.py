@@ -18,7 +18,7 @@ from pipeline.architecture import Architecture, map_patches
 from pipeline.learned import Learned, layer_features
 from pipeline.planes import SplitLinear, split_layers
 from pipeline.proxies import Proxy
-from pipeline.vit import TracedViT, Weights
+from pipeline.vit import TracedViT, Weights, split_positions
 
 
 class _Affine(NamedTuple):
@@ -59,8 +59,9 @@ class FusedViT(nn.Module):
         self.register_buffer("learned", learned)
         patches, bias = _fold_pixels(state, reference.mean, reference.std)
         self.patches = nn.Parameter(patches)
-        self.register_buffer("position", state["pos_embed"][:, 1:] + bias)
-        self.register_buffer("first", state["cls_token"] + state["pos_embed"][:, :1])
+        first, position = split_positions(state["pos_embed"], state["cls_token"], state.get("reg_token"))
+        self.register_buffer("position", position + bias)
+        self.register_buffer("first", first)
         spare = int(divisible and _is_prime(shape.count_tokens(size_px)))
         self.blocks = nn.ModuleList(
             _Block(_part(state, f"blocks.{index}."), shape, spare, cls_only=index == shape.depth - 1)
@@ -124,6 +125,7 @@ class _Block(nn.Module):
         super().__init__()
         self.width, self.heads, self.epsilon = shape.width, shape.heads, shape.epsilon
         self.spare, self.cls_only = spare, cls_only
+        self.activate = _quick_gelu if shape.quick_gelu else F.gelu
         qkv = _fold_norm(state, "norm1", "attn.qkv")
         scale = torch.ones(3 * shape.width)
         scale[: shape.width] = (shape.width // shape.heads) ** -0.5
@@ -145,7 +147,7 @@ class _Block(nn.Module):
         attended = F.scaled_dot_product_attention(*self._ask(self._normalise(tokens)), scale=1.0)
         attended = attended[:, :, : going_on.shape[1]].transpose(1, 2).reshape(going_on.shape)
         going_on = going_on + _apply(self.out, attended)
-        widened = F.gelu(_apply(self.widen, self._normalise(going_on)))
+        widened = self.activate(_apply(self.widen, self._normalise(going_on)))
         return tokens[:, 0], going_on, _apply(self.narrow, widened)
 
     def _normalise(self, tokens: Tensor) -> Tensor:
@@ -162,6 +164,10 @@ class _Block(nn.Module):
         qkv = _apply(self.qkv, normalised).reshape(-1, count, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return F.pad(query, (0, 0, 0, self.spare)) if self.spare else query, key, value
+
+
+def _quick_gelu(values: Tensor) -> Tensor:
+    return values * torch.sigmoid(1.702 * values)
 
 
 def _is_prime(count: int) -> bool:

@@ -94,17 +94,25 @@ def own_name(name: str, size_px: int) -> str:
 
 def at_size(state: Mapping[str, Tensor], size_px: int, patch_px: int) -> dict[str, Tensor]:
     """timm's state dict, with what `Weights` says of the size; positions are resampled here, once."""
-    native_px = patch_px * math.isqrt(state["pos_embed"].shape[1] - 1)
+    of_class = int("reg_token" not in state)  # Beside registers, the class token has no position.
+    native_px = patch_px * math.isqrt(state["pos_embed"].shape[1] - of_class)
     shared = {name: value for name, value in state.items() if not OWN_NAME.fullmatch(name)}
     known = {name: {native_px: value} for name, value in shared.items()}
     for name, value in state.items():
         if match := OWN_NAME.fullmatch(name):
             known[match[1] + match[3]][int(match[2])] = value
     known["pos_embed"] = {
-        px: resample_abs_pos_embed(value, new_size=[size_px // patch_px] * 2, num_prefix_tokens=1)
+        px: resample_abs_pos_embed(value, new_size=[size_px // patch_px] * 2, num_prefix_tokens=of_class)
         for px, value in known["pos_embed"].items()
     }
     return {name: _between(values, size_px) for name, values in known.items()}
+
+
+def split_positions(position: Tensor, cls_token: Tensor, registers: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What comes before the patches, (1, 1 or 1 + R, D), and the patches' positions, (1, N, D)."""
+    if registers is None:
+        return cls_token + position[:, :1], position[:, 1:]
+    return torch.cat([cls_token, registers], dim=1), position
 
 
 def without_own(weights: Weights, modules: Set[str]) -> Weights:

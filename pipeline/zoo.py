@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -82,11 +83,14 @@ def _describe(model: Any, name: str) -> Architecture:
         model.num_classes,
         pre_norm=not isinstance(model.norm_pre, nn.Identity),
         epsilon=block.norm1.eps,
+        registers=model.num_reg_tokens,
+        quick_gelu=isinstance(block.mlp.act, QuickGELU),
     )
     # What pipeline.folding makes plain.
     scale = {"init_values": 1.0} if hasattr(block.ls1, "gamma") else {}
     with torch.device("meta"):
-        plain = shape.build(model.patch_embed.img_size[0], no_embed_class=model.no_embed_class, **scale)
+        no_position = model.no_embed_class or shape.registers > 0
+        plain = shape.build(model.patch_embed.img_size[0], no_embed_class=no_position, **scale)
     for theirs, ours in zip_longest(_list_parts(model), _list_parts(plain), fillvalue="nothing"):
         if theirs != ours:
             raise _refusal(name, f"it has {theirs} where a plain one has {ours}")

@@ -1,5 +1,6 @@
 import argparse
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipeline.architecture import LocalBlock
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
-from pipeline.vit import TracedViT, at_size, own_name, without_own
+from pipeline.vit import TracedViT, at_size, draw_weights, own_name, without_own
 from tests.made import canvases, weights
 
 
@@ -196,6 +197,16 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path, change, message)
     change(state)
     with pytest.raises(PipelineError, match=message):
         saved(tmp_path / "w.safetensors", state)
+
+
+def test_weights_of_another_network_are_told_apart_by_what_it_is(tmp_path):
+    state = draw_weights(replace(weights().architecture, patch_px=8, width=96, depth=2), 0, 64).state
+    with pytest.raises(PipelineError) as refused:
+        saved(tmp_path / "w.safetensors", state)
+    theirs, ours = "patches of 8 px, width 96, depth 2", "4 px, width 192, depth 12"
+    assert f"the file's network has {theirs}, this one patches of {ours}: set model.name" in str(
+        refused.value
+    )
 
 
 def test_a_position_embedding_of_another_grid_is_resampled(tmp_path):

@@ -8,7 +8,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture
-from pipeline.vit import at_size, own_name
+from pipeline.vit import at_size, own_name, split_positions
 from pipeline.zoo import IMAGENET, Normalisation
 
 # Compiled once for each image size and mode; the count is shared by all blocks.
@@ -48,7 +48,7 @@ class TrainableViT(nn.Module):
         self.own = nn.ParameterDict(
             {
                 str(size_px): nn.Parameter(
-                    torch.zeros(1, architecture.count_tokens(size_px), architecture.width)
+                    torch.zeros(1, architecture.count_positions(size_px), architecture.width)
                 )
                 for size_px in self.sizes_px[:-1]
             }
@@ -57,24 +57,26 @@ class TrainableViT(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> Tensor:
-        position, cls_token = self.position(images.shape[-1]), self.vit.cls_token
+        cls_token = self.vit.cls_token
         assert cls_token is not None
+        first, position = split_positions(self.position(images.shape[-1]), cls_token, self.vit.reg_token)
         patches: Tensor = self.vit.patch_embed.proj((images - self.mean) / self.std)
-        tokens = patches.flatten(2).transpose(1, 2) + position[:, 1:]  # B, N, D
-        first = (cls_token + position[:, :1]).expand(len(images), -1, -1)
+        tokens = patches.flatten(2).transpose(1, 2) + position  # B, N, D
+        first = first.expand(len(images), -1, -1)
         tokens = self.vit.norm_pre(torch.cat([first, tokens.to(first.dtype)], dim=1))
         tokens = self.vit.blocks(tokens)
         logits: Tensor = self.vit.head(self.vit.norm(tokens[:, 0]))
         return logits.float()
 
     def position(self, size_px: int) -> Tensor:
-        """The position embedding of a size, (1, N, D)."""
+        """The position embedding of a size, (1, positions, D)."""
         shared = self.vit.pos_embed
         assert shared is not None
         if size_px == self.sizes_px[-1]:
             return shared
         grid = size_px // self.architecture.patch_px
-        resampled: Tensor = resample_abs_pos_embed(shared, new_size=[grid, grid], num_prefix_tokens=1)
+        of_class = int(not self.architecture.registers)
+        resampled: Tensor = resample_abs_pos_embed(shared, new_size=[grid, grid], num_prefix_tokens=of_class)
         own: Tensor = self.own[str(size_px)]
         return resampled + own
 

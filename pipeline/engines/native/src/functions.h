@@ -46,6 +46,16 @@ inline Lanes gelu(Lanes x) {
   return mul(x, mul_add(near, ratio, all(0.5f)));
 }
 
+// x sigmoid(1.702 x), as near to it as `gelu` is to the other.
+template <bool fine>
+inline Lanes quick_gelu(Lanes x) {
+  constexpr float kSlope = -1.702f * 1.44269504f;  // of the power of two
+  const Lanes below = add(power_of_two<fine>(min(mul(x, all(kSlope)), all(126.0f))), all(1.0f));
+  const Lanes estimate = estimate_inverse(below);
+  if constexpr (fine) return mul(x, mul(estimate, neg_mul_add(below, estimate, all(2.0f))));
+  else return mul(x, estimate);
+}
+
 inline void add_to(float* at, Lanes values) { store_unaligned(at, add(load_unaligned(at), values)); }
 
 }  // namespace vit

@@ -37,9 +37,11 @@ struct Resize {
 struct Model {
   Resize resize;
   int32_t size_px, patch_px, width, heads, depth, classes, planes, chunks;
+  int32_t prefix;      // tokens before those of the patches: the class token, and registers
+  int32_t quick_gelu;  // 1: x sigmoid(1.702 x) in place of GELU
   float epsilon;
   Linear patches, head;
-  const float *position, *first;       // (patches, width), (width)
+  const float *position, *first;       // (patches, width), (prefix, width)
   const float *norm_gain, *norm_bias;  // (width)
   const float *pre_gain, *pre_bias;    // (width), of the norm before the first block; null where there is none
   const Block* blocks;
@@ -60,7 +62,7 @@ struct Sizes {
 
   explicit Sizes(const Model& m)
       : side(m.size_px / m.patch_px),
-        tokens(side * side + 1),
+        tokens(side * side + m.prefix),
         head(m.width / m.heads),
         key_tiles((tokens + kLanes - 1) / kLanes),
         value_steps((tokens + kDepth - 1) / kDepth) {}

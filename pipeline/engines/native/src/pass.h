@@ -49,22 +49,24 @@ class Pass {
   }
 
  private:
-  // The thread's rows of the image whose class token is row `top`. That row is computed too, of no pixels,
-  // and then replaced.
+  // The thread's rows of the image whose class token is row `top`. Rows before the patches are computed too, of
+  // no pixels, and then replaced.
   void embed(const uint8_t* canvas, int top) {
     const int first = std::max(begin_, top), end = std::min(end_, top + sizes_.tokens);
-    const uint8_t* image = resized(canvas, std::max(first - top - 1, 0), std::max(end - top - 1, 1));
+    const uint8_t* image =
+        resized(canvas, std::max(first - top - m_.prefix, 0), std::max(end - top - m_.prefix, 1));
     const Rows& pixels = s_.normal.rows();
     std::memset(pixels.data, 0, planes * pixels.plane * sizeof(Number));
     each_panel(first, end - first, most_, [&](const Panel& panel) {
-      const int before = panel.first - top - 1;  // The patch of a row, less the row.
+      const int before = panel.first - top - m_.prefix;  // The patch of a row, less the row.
       for (int row = 0; row < panel.rows; ++row)
         if (before + row >= 0) gather_pixels(image, m_, before + row, pixels.at(row));
       apply<planes>(m_.patches, pixels, panel, [&](int row, int column, Lanes value) {
         const int patch = before + row;
-        const float* offset = (patch < 0 ? m_.first : m_.position + size_t(patch) * m_.width) + column;
+        const float* offset = patch < 0 ? m_.first + (patch + m_.prefix) * m_.width
+                                        : m_.position + size_t(patch) * m_.width;
         if (patch < 0) value = zeros();
-        store(token(panel.first + row) + column, add(value, load(offset)));
+        store(token(panel.first + row) + column, add(value, load(offset + column)));
       });
       if (m_.pre_gain) normalise_tokens(panel);
     });
@@ -159,18 +161,24 @@ class Pass {
 
   // What follows the attention: its output layer, and the two layers of the MLP, some hidden values at a time.
   void think(const Block& block, const Panel& panel, int stride) {
-    const Rows hidden = s_.hidden.rows();
     float* const tokens = token(panel.first * stride);
     const size_t step = size_t(stride) * m_.width;
     const auto add = [=](int row, int column, Lanes value) { add_to(tokens + row * step + column, value); };
     apply<planes>(block.out, w_.attended.rows().from(panel.first), panel, add);
     normalise_panel(panel, stride);
     for (int chunk = 0; chunk < m_.chunks; ++chunk) {
-      apply<planes>(block.widen[chunk], s_.normal.rows(), panel, [hidden](int row, int column, Lanes value) {
-        put<planes>(hidden, row, column, gelu<kFine<planes>>(value));
-      });
+      if (m_.quick_gelu) widen(block.widen[chunk], panel, [](Lanes x) { return quick_gelu<kFine<planes>>(x); });
+      else widen(block.widen[chunk], panel, [](Lanes x) { return gelu<kFine<planes>>(x); });
       apply<planes>(block.narrow[chunk], s_.hidden.rows(), panel, add);
     }
+  }
+
+  template <class Function>
+  void widen(const Linear& layer, const Panel& panel, Function activate) {
+    const Rows hidden = s_.hidden.rows();
+    apply<planes>(layer, s_.normal.rows(), panel, [hidden, activate](int row, int column, Lanes value) {
+      put<planes>(hidden, row, column, activate(value));
+    });
   }
 
   void keep_trace(int step, const Outputs& outputs) {
