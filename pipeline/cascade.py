@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.answers import NEEDS, Answers, PolicyName
-from pipeline.engines.base import Coming, Engine, Prediction, Spec, one_torch_thread
+from pipeline.engines.base import Coming, Engine, Prediction, Spec, describe_transform, one_torch_thread
 from pipeline.engines.build import build_engines
 from pipeline.params.model import Role
-from pipeline.policy import Policy, decide, decide_one, proxy_of
+from pipeline.policy import Policy, check_made_for, decide, decide_one, proxy_of
 from pipeline.runtime import Runtime
 from pipeline.vit import Weights
 
@@ -123,6 +124,22 @@ class Bench:
         """The low pass alone is asked for the proxy: nobody reads that of another."""
         proxy = proxy_of(self.policy) if role == "low" else None
         return Spec(self.weights, self.sizes_px["high"], self.sizes_px[role], self.runtime.of(role), proxy)
+
+    def check_policy(self, path: Path) -> None:
+        """Refuse a policy, read from `path`, that was fitted under other conditions than these.
+
+        The backend may differ: at one precision they agree to rounding, and replay counts decisions that
+        differ.
+        """
+        running = {
+            "weights_sha256": self.weights.sha256,
+            "transform": describe_transform(self.weights.normalisation),
+            "precision": self.runtime.precision,
+            "low_precision": self.runtime.low_precision,
+            "low_px": self.sizes_px["low"],
+            "high_px": self.sizes_px["high"],
+        }
+        check_made_for(self.policy, running, path)
 
     def build(self, batch_sizes: Mapping[Role, int]) -> Cascade:
         """The engines of the roles named, each compiled for its batch."""

@@ -20,7 +20,6 @@ from pipeline.images import decode_canvas
 from pipeline.inputs import Input
 from pipeline.policy import score
 from pipeline.reader import Batch
-from pipeline.replay import check_policy
 
 # The escalated images of a block share high batches; a block of one low batch would leave those nearly empty.
 _BLOCK_BATCHES = 4
@@ -121,7 +120,7 @@ def build_cascade(bench: Bench, policy: Path) -> Cascade:
     Batches are as large as the bench allows and not, as replay's, what is measured to be fastest: the
     measuring would take longer than many a folder of images.
     """
-    check_policy(bench, policy)
+    bench.check_policy(policy)
     return bench.build(dict.fromkeys(NEEDS["adaptive"], bench.batch_size))
 
 

@@ -1,7 +1,6 @@
 """Replay: what the policies cost and answer on the evaluation images, checked against the ideal bound."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +10,12 @@ from torch import Tensor
 
 from pipeline.answers import PolicyName
 from pipeline.cascade import Bench
-from pipeline.engines.base import describe_transform
 from pipeline.fidelity import compare_with_eager
 from pipeline.frontier import Outcome, Prices, draw_frontier
 from pipeline.labels import true_classes
 from pipeline.measure import Records, Sample, choose_batches, measure_memory, measure_scenario
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
-from pipeline.policy import check_made_for
 from pipeline.rivals import summarise_rivals
 from pipeline.summary import summarise_scenario
 from pipeline.tables import REPLAY
@@ -44,22 +41,6 @@ class Replayed(NamedTuple):
     table: pa.Table
     latency: dict[str, list[float]]
     frontier: dict[str, list[float | None]]
-
-
-def check_policy(bench: Bench, path: Path) -> None:
-    """Refuse a policy, read from `path`, that was fitted under other conditions than the bench runs under.
-
-    The backend may differ: at one precision they agree to rounding, and replay counts decisions that differ.
-    """
-    running = {
-        "weights_sha256": bench.weights.sha256,
-        "transform": describe_transform(bench.weights.normalisation),
-        "precision": bench.runtime.precision,
-        "low_precision": bench.runtime.low_precision,
-        "low_px": bench.sizes_px["low"],
-        "high_px": bench.sizes_px["high"],
-    }
-    check_made_for(bench.policy, running, path)
 
 
 def records_table(

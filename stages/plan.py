@@ -17,7 +17,6 @@ from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import read_policy
-from pipeline.replay import check_policy
 from pipeline.runtime import resolve_runtime
 from stages.common import ParamsFile, path_option, stage_command
 from stages.printing import echo_json, json_option
@@ -50,7 +49,7 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
     }
     check_costs(found, running, machine, {"low": sizes.low, "high": sizes.high}, profile)
     bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
-    check_policy(bench, policy)
+    bench.check_policy(policy)
     sample = read_sample(images, sizes.high, count)
     documents = {}
     for scenario in settings.scenarios:

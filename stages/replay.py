@@ -18,7 +18,7 @@ from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.replay import SCENARIOS, ReplayParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.policy import Policy, decide, proxy_of, read_policy, score
-from pipeline.replay import Expected, Replayed, check_policy, replay
+from pipeline.replay import Expected, Replayed, replay
 from pipeline.runtime import resolve_runtime
 from pipeline.tables import read_table, write_table
 from stages.common import ParamsFile, path_option, stage_command
@@ -79,7 +79,7 @@ def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
     bench = Bench(
         weights, sizes.by_role(), runtime, read_policy(policy), options.batch_size, settings.deadline_ms
     )
-    check_policy(bench, policy)
+    bench.check_policy(policy)
     return bench
 
 

@@ -16,7 +16,7 @@ from pipeline.machine import describe_machine
 from pipeline.measure import Records
 from pipeline.params.model import ModelParams
 from pipeline.policy import write_policy
-from pipeline.replay import Replayed, check_policy, latency_percentiles, records_table, replay
+from pipeline.replay import Replayed, latency_percentiles, records_table, replay
 from pipeline.summary import block_totals, summarise_scenario
 from pipeline.tables import REPLAY, write_table
 from stages.replay import main
@@ -163,10 +163,10 @@ def made_for():
 def test_a_policy_that_was_fitted_under_other_conditions_is_refused(sample, key):
     running, _ = bench(sample)
     policy = replace(running.policy, made_for=made_for())
-    check_policy(replace(running, policy=policy), Path("p.json"))
+    replace(running, policy=policy).check_policy(Path("p.json"))
     other = replace(policy, made_for=made_for() | {key: "other"})
     with pytest.raises(PipelineError, match=f"p.json: fitted with {key} = other, this run has"):
-        check_policy(replace(running, policy=other), Path("p.json"))
+        replace(running, policy=other).check_policy(Path("p.json"))
 
 
 @pytest.fixture
@@ -210,9 +210,9 @@ def test_a_policy_of_another_low_precision_is_refused(sample):
     mixed = replace(running.runtime, low_backend="eager", low_precision="bfloat16")
     running = replace(running, runtime=mixed, policy=replace(running.policy, made_for=made_for()))
     with pytest.raises(PipelineError, match="fitted with low_precision = None, this run has bfloat16; set r"):
-        check_policy(running, Path("p.json"))
+        running.check_policy(Path("p.json"))
     fitted = replace(running.policy, made_for=made_for() | {"low_precision": "bfloat16"})
-    check_policy(replace(running, policy=fitted), Path("p.json"))
+    replace(running, policy=fitted).check_policy(Path("p.json"))
 
 
 def test_the_replay_says_on_which_images_and_machine_it_ran(fitted, monkeypatch):
