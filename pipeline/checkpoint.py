@@ -114,7 +114,7 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
     whole = architecture.build(8 * architecture.patch_px).state_dict()
     expected = {name: tuple(value.shape) for name, value in whole.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
-    positions = found.get("pos_embed", (0, 0, 0))[1]
+    positions = (*found.get("pos_embed", ()), 0, 0)[1]
     side = math.isqrt(positions)
     if positions == architecture.count_positions(side * architecture.patch_px):
         expected["pos_embed"] = (1, positions, architecture.width)

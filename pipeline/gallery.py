@@ -70,9 +70,13 @@ def _data_uri(content: bytes) -> str:
 
 
 def _shrink(content: bytes) -> bytes:
-    """A small JPEG of what prepare could decode."""
+    """A small JPEG of what prepare could decode; as it is where Pillow takes it for an attack by its size."""
     stream = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
+    try:
+        image = Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError:
+        return content
+    with image:
         shown = image.convert("RGB")
         shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
         shown.save(stream, "JPEG")

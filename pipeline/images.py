@@ -99,6 +99,8 @@ def _decode_rare(content: bytes) -> Tensor:
         with Image.open(io.BytesIO(content), formats=_RARE_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width * image.height} pixels, more than the limit of {MOST_PIXELS}")
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise ValueError(f"{pages} pages, expected one image")
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of Pillow's mode {image.mode}, expected 8 bits for each channel")
             pixels = np.array(image.convert("RGB"))

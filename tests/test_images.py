@@ -45,6 +45,14 @@ def test_what_only_begins_as_a_rare_format_says_why(begin) -> None:
             decode_rgb(begin + rest)
 
 
+def test_pages_are_refused_as_an_animation_is() -> None:
+    pages = [Image.fromarray(np.full((4, 4, 3), level, dtype=np.uint8)) for level in (0, 255)]
+    stream = io.BytesIO()
+    pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="2 pages, expected one image"):
+        decode_rgb(stream.getvalue())
+
+
 def test_depths_that_would_be_cut_off_are_refused() -> None:
     with pytest.raises(ValueError, match="mode I;16, expected 8 bits"):
         decode_rgb(encode(np.full((4, 4), 40_000, dtype=np.uint16), "TIFF"))

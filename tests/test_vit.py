@@ -190,6 +190,7 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
         (lambda s: s.update({"extra": torch.zeros(1)}), r"extra is \(1,\), expected no such tensor"),
         (lambda s: s.update({"head.bias": torch.zeros(10)}), r"head.bias is \(10,\), expected \(200,\)"),
         (lambda s: s.update({"pos_embed": torch.zeros(1, 51, 192)}), r"pos_embed is \(1, 51, 192\)"),
+        (lambda s: s.update({"pos_embed": torch.zeros(192)}), r"pos_embed is \(192,\)"),
     ],
 )
 def test_weights_of_another_model_are_refused_by_name(tmp_path, change, message):
