@@ -14,7 +14,7 @@ import click
 import yaml
 
 from pipeline.errors import PipelineError, is_out_of_memory
-from pipeline.params.base import SectionType, check_section_names, read_section
+from pipeline.params.base import SECTION_NAMES, SectionType, check_section_names, nearest, read_section
 
 LOCKS = Path(".cache/locks")
 
@@ -49,10 +49,12 @@ class ParamsFile:
             raise PipelineError(f"--set {override}: expected KEY=VALUE, for example --set data.seed=1")
         steps = key.split(".")
         if steps[0] not in self.document:
-            if len(steps) > 1 and steps[0] not in (self.document.get(default_section) or {}):
-                check_section_names({steps[0]: {}}, f"--set {override}")
-            else:
+            keys = self.document.get(default_section) or {}
+            if len(steps) == 1 or steps[0] in keys:
                 steps = [default_section, *steps]
+            elif steps[0] not in SECTION_NAMES:
+                near = nearest(steps[0], [*SECTION_NAMES, *keys])
+                raise PipelineError(f"--set {override}: unknown section {steps[0]!r}; {near}")
         self.overridden.add(".".join(steps))
         node = self.document
         for step in steps[:-1]:

@@ -11,7 +11,7 @@ from stages.progress import progress
 @stage_command("data")
 @path_option("archive", "data/raw/archive.zip", "Where to put the archive (zip).")
 def main(params: ParamsFile, archive: Path) -> None:
-    """Bring the archive: the official one, the sample, or a zip or folder of your own."""
+    """Bring the archive: the official one, the sample, or a zip, its URL or a folder of your own."""
     values = params.section("data", DataParams)
     bring_archive(values.source, values.sha256, archive, progress)
 

@@ -42,7 +42,7 @@ SHIFTED = 3
 def main(
     _params: ParamsFile, policy: Path, deltas: Path, reference: Path, new: Path, alpha: float, metrics: Path
 ) -> None:
-    """Say whether the low-pass scores of new images have shifted, and the certificate with them.
+    """Say whether the low-pass scores of new images have shifted, so that no certificate applies.
 
     Make the new folder with `extract low` on a table of the new images, with --embeddings and --metrics of
     its own; neither labels nor high are used.

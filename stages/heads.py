@@ -44,7 +44,7 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
 
     Both are fitted on whole training images. A long run of training does so at its end; this does it again,
     for other weights, sizes or values of train.stem_blur and train.head_decay, of which either may be empty.
-    It takes them, distillation and label_smoothing of `train`, not of train.short.
+    These two, distillation and label_smoothing are those under `train`, never those under train.short.
     """
     check_ending(out)
     values = params.section("train", TrainParams)

@@ -22,7 +22,7 @@ from stages.common import ParamsFile, path_option, stage_command
     "--runs", type=click.IntRange(30), default=100, show_default=True, help="Timed passes per role."
 )
 def main(params: ParamsFile, machine: Path, metrics: Path, runs: int) -> None:
-    """Measure the forward pass alone, one image at a time: latency, FLOPs, parameters, peak memory."""
+    """Measure the forward pass alone, one image at a time and in batches: time, FLOPs, parameters, memory."""
     here = read_machine(machine)
     sizes = params.section("resolutions", ResolutionParams)
     within = params.section("replay", ReplayParams).stable_within

@@ -26,7 +26,7 @@ from stages.common import ParamsFile, path_option, stage_command
     help="Document in which to replace the part between the markers; else it is printed.",
 )
 def main(params: ParamsFile, replay: Path, environment: Path, page: Path | None, **paths: Path) -> None:
-    """Write the tables of docs/results.md from the data at hand: two minutes for 10,000 images."""
+    """Print the tables of docs/results.md, from the data at hand: two minutes for 10,000 images."""
     scenario = SCENARIOS[0]
     measured = read_scenario(replay, scenario)
     check_replayed(paths["deltas"], environment)

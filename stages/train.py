@@ -39,9 +39,9 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     """Train the weights that the other stages use; a run that was stopped goes on where it was.
 
     Without a GPU it takes the values of train.short, where train.recipe does not say otherwise. Then fit a
-    patch embedding and a classifier for each resolution, unless stem_blur and head_decay are empty, as they
-    are there; `adaptive-vit heads` does that alone. The validation images of the archive are looked at once,
-    at the end; choose by the held-out images.
+    patch embedding and a classifier for each resolution, unless stem_blur and head_decay are empty, as in
+    train.short; `adaptive-vit heads` does that alone. The validation images of the archive are looked at
+    once, at the end; choose by the held-out images.
     """
     check_ending(weights)
     sizes = params.section("resolutions", ResolutionParams).by_role()

@@ -106,6 +106,7 @@ def test_debug_shows_where(project):
     [
         ("threshold.vlaue=0.3", "fit.threshold.vlaue: unknown key; did you mean 'value'?"),
         ("fit.threshold.value=2", "rule escalation_rate needs a value from 0 to 1, not 2"),
+        ("treshold.value=0.3", "unknown section 'treshold'; did you mean 'threshold'?"),
         (
             "resolution.low=64",
             "--set resolution.low=64: unknown section 'resolution'; did you mean 'resolutions'?",
