@@ -116,7 +116,7 @@ def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: 
     found = {name: tuple(value.shape) for name, value in state.items()}
     positions = (*found.get("pos_embed", ()), 0, 0)[1]
     side = math.isqrt(positions)
-    if positions == architecture.count_positions(side * architecture.patch_px):
+    if 0 < positions == architecture.count_positions(side * architecture.patch_px):
         expected["pos_embed"] = (1, positions, architecture.width)
     for kind, size in {(match[1], int(match[2])) for match in map(OWN_NAME.fullmatch, found) if match}:
         if kind == "pos_embed":
@@ -145,7 +145,8 @@ def _describe_shapes(shapes: _Shapes) -> str:
     if len(patches) != 4:
         return ""
     depth = len({match[1] for match in map(_BLOCK.match, shapes) if match})
-    return f"patches of {patches[-1]} px, width {patches[0]}, depth {depth}"
+    registers = shapes.get("reg_token", (0, 0))[1]
+    return f"patches of {patches[-1]} px, width {patches[0]}, depth {depth}, {registers} registers"
 
 
 def _check_architecture(metadata: Mapping[str, str], architecture: Architecture, path: Path) -> None:

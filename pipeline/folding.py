@@ -24,6 +24,7 @@ def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Layer scale (Touvron et al. 2021, CaiT) goes into the layer before it; a class token without a position
     gets one of zeros where there are no registers.
     """
+    state = _rename_registers(state)
     folded = {name: value for name, value in state.items() if not _is_extra(name)}
     for match in filter(None, map(_GAMMA.fullmatch, state)):
         layer = f"{match[1]}.{_SCALED[match[2]]}"
@@ -39,3 +40,18 @@ def fold_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ):
         folded["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
     return folded
+
+
+def _rename_registers(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Meta's DINOv2 with registers as timm has it, whose class token holds its own position."""
+    names = {"register_tokens", "cls_token", "pos_embed"}
+    if any(name not in state or state[name].ndim != 3 for name in names):
+        return state
+    kept = {name: value for name, value in state.items() if name not in names}
+    positions = state["pos_embed"]
+    return {
+        **kept,
+        "reg_token": state["register_tokens"],
+        "cls_token": state["cls_token"] + positions[:, :1],
+        "pos_embed": positions[:, 1:],
+    }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from PIL import Image
 
@@ -70,14 +71,15 @@ def _data_uri(content: bytes) -> str:
 
 
 def _shrink(content: bytes) -> bytes:
-    """A small JPEG of what prepare could decode; as it is where Pillow takes it for an attack by its size."""
+    """A small JPEG; as it is where Pillow refuses what prepare could decode, such as very many pixels."""
     stream = io.BytesIO()
     try:
-        image = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError:
+        with Image.open(io.BytesIO(content)) as image:
+            deep = image.mode.startswith("I;16")  # Which Pillow would cut off at 255.
+            shown = Image.fromarray((np.asarray(image) // 257).astype(np.uint8)) if deep else image
+            shown = shown.convert("RGB")
+            shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
+            shown.save(stream, "JPEG")
+    except Exception:
         return content
-    with image:
-        shown = image.convert("RGB")
-        shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
-        shown.save(stream, "JPEG")
     return stream.getvalue()

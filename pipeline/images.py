@@ -4,9 +4,11 @@ import hashlib
 import io
 import re
 import struct
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
@@ -22,9 +24,12 @@ except ImportError:  # Machines for the GPU come with torch and little else; the
 # WebP's own limit, 16,384 a side: 0.8 GB as RGB. A file of a few kB may claim a hundred times as many.
 MOST_PIXELS = 2**28
 _PNG = b"\x89PNG\r\n\x1a\n"
-# How files begin that torchvision does not decode: BMP, TIFF of either byte order, PGM, PPM.
-_RARE = (b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
+# How files begin that torchvision does not decode: BMP, TIFF of either byte order, BigTIFF, PGM, PPM.
+_RARE = (b"BM", b"II*\0", b"MM\0*", b"II+\0", b"P2", b"P3", b"P5", b"P6")
 _RARE_FORMATS = ("BMP", "TIFF", "PPM")
+# 8,192 a side. Of these Pillow holds several copies, and a TIFF can claim thousands of times what it takes.
+MOST_RARE_PIXELS = 2**26
+_DEEP = 2**16
 
 
 def _short_reason(error: RuntimeError) -> str:
@@ -44,7 +49,8 @@ def _crop_square(image: Tensor) -> Tensor:
 def decode_rgb(jpeg: bytes) -> Tensor:
     """(3, H, W) uint8, RGB; greyscale becomes three equal channels, CMYK and 16 bit are converted.
 
-    Raises ValueError with the reason where the bytes are no whole image. EXIF rotation is not applied.
+    Raises ValueError with the reason where the bytes are no whole image. EXIF rotation is applied to TIFF
+    alone.
     """
     if not jpeg:
         raise ValueError("empty file")
@@ -97,16 +103,23 @@ def _decode_other(content: bytes) -> Tensor:
 def _decode_rare(content: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(content), formats=_RARE_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width * image.height} pixels, more than the limit of {MOST_PIXELS}")
-            if (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"{pages} pages, expected one image")
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"pixels of Pillow's mode {image.mode}, expected 8 bits for each channel")
-            pixels = np.array(image.convert("RGB"))
+            if (count := image.width * image.height) > MOST_RARE_PIXELS:
+                raise ValueError(f"{count} pixels, more than the limit of {MOST_RARE_PIXELS}")
+            if getattr(image, "is_animated", False):
+                raise ValueError("several pages, expected one image")
+            pixels = np.array(image if image.mode.startswith(("I", "F", "RGB")) else image.convert("RGB"))
+            if pixels.ndim == 2:
+                pixels = np.stack([_scale_deep(pixels, image.mode)] * 3, axis=2)
     except Exception as error:  # Of damaged files Pillow's readers raise whatever comes up in them.
         raise ValueError(str(error) or type(error).__name__) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)
+
+
+def _scale_deep(levels: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Grey levels of 16 bits to 8, as those of a PNG."""
+    if mode == "F" or levels.min() < 0 or levels.max() >= _DEEP:
+        raise ValueError(f"pixels of Pillow's mode {mode}, expected 8 or 16 bits for each")
+    return ((levels.astype(np.int32) + 128) // 257).astype(np.uint8)
 
 
 def resize(images: Tensor, size_px: int) -> Tensor:

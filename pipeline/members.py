@@ -14,12 +14,17 @@ from pipeline.errors import PipelineError
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may claim to hold; the official one has 120,609 members and 248 MB."""
+    """What an archive may claim to hold; the official one has 120,609 members and 248 MB.
+
+    ratio: of a member's bytes to what it takes, where these are more than `small_bytes`: a plain image in a
+    format without compression is packed as well.
+    """
 
     members: int = 1_000_000
     total_bytes: int = 16 * 2**30
     member_bytes: int = 64 * 2**20
     ratio: float = 200.0
+    small_bytes: int = 4 * 2**20
 
 
 LIMITS = Limits()
@@ -59,7 +64,7 @@ def _find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:
         return "is encrypted"
     if member.file_size > limits.member_bytes:
         return f"has {member.file_size} bytes, more than the limit of {limits.member_bytes}"
-    if member.file_size > limits.ratio * max(member.compress_size, 1):
+    if member.file_size > max(limits.small_bytes, limits.ratio * max(member.compress_size, 1)):
         return f"unpacks {member.compress_size} bytes to {member.file_size}, over {limits.ratio:g} to 1"
     return None
 

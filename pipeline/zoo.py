@@ -48,7 +48,11 @@ def find_network(name: str) -> Network:
         raise PipelineError(f"model.name: neither this project nor timm has a model {name!r}; {hint}")
     model: Any = _build(name)
     pixels = Normalisation(*(tuple(model.pretrained_cfg[key]) for key in Normalisation._fields))
-    return Network(_describe(model, name), pixels, _list_classes(model, name))
+    shape = _describe(model, name)
+    if "." in name and not shape.quick_gelu and "QuickGELU" in str(model.pretrained_cfg.get("notes")):
+        other = name.replace("_clip_", "_clip_quickgelu_")
+        raise PipelineError(f"model.name: the weights of {name} were trained with another GELU; use {other}")
+    return Network(shape, pixels, _list_classes(model, name))
 
 
 def _build(name: str) -> nn.Module:

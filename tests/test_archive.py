@@ -55,8 +55,11 @@ def test_limits_of_count_size_and_ratio(tmp_path: Path) -> None:
     refuse(stored, "5 members", "limit of 4", limits=Limits(members=4))
     refuse(stored, "more than the limit of 100", limits=Limits(member_bytes=100))
     refuse(stored, "bytes unpacked", "limit of 200", limits=Limits(total_bytes=200))
-    bomb = write_zip(tmp_path / "b.zip", {"bomb": bytes(1_000_000)}, zipfile.ZIP_DEFLATED)
-    refuse(bomb, "'bomb'", "to 1000000", "200 to 1")
+    bomb = write_zip(tmp_path / "b.zip", {"bomb": bytes(5_000_000)}, zipfile.ZIP_DEFLATED)
+    refuse(bomb, "'bomb'", "to 5000000", "200 to 1")
+    plain = {"val/c/a.bmp": bytes(4_000_000), "val/c/b.bmp": bytes(10)}
+    with open_archive(write_zip(tmp_path / "c.zip", plain, zipfile.ZIP_DEFLATED)) as opened:
+        assert len(opened.labelled) == 2
 
 
 def test_what_is_no_zip_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ import math
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_of, whole_file, write_csv, write_json
@@ -36,9 +38,14 @@ def test_others_may_read_what_is_written_as_they_may_any_new_file(tmp_path, mask
     try:
         with whole_file(tmp_path / "file.txt") as temporary:
             temporary.write_text("whole")
+        with whole_file(tmp_path / "weights") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
     finally:
         os.umask(before)
-    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == mode
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "file.txt": mode,
+        "weights": mode,
+    }
 
 
 def test_json_leaves_out_what_dvc_cannot_compare(tmp_path):

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -49,21 +50,58 @@ def test_pages_are_refused_as_an_animation_is() -> None:
     pages = [Image.fromarray(np.full((4, 4, 3), level, dtype=np.uint8)) for level in (0, 255)]
     stream = io.BytesIO()
     pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:])
-    with pytest.raises(ValueError, match="2 pages, expected one image"):
+    with pytest.raises(ValueError, match="several pages, expected one image"):
         decode_rgb(stream.getvalue())
 
 
-def test_depths_that_would_be_cut_off_are_refused() -> None:
-    with pytest.raises(ValueError, match="mode I;16, expected 8 bits"):
-        decode_rgb(encode(np.full((4, 4), 40_000, dtype=np.uint16), "TIFF"))
+@pytest.mark.parametrize("kind", ["TIFF", "PPM"])
+def test_sixteen_bits_of_grey_are_scaled_as_those_of_a_png(kind) -> None:
+    levels = np.arange(0, 2**16, 97, dtype=np.uint16).reshape(26, 26)
+    assert torch.equal(decode_rgb(encode(levels, kind)), decode_rgb(encode(levels, "PNG")))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
-def test_an_image_that_claims_more_than_memory_is_for_is_not_unpacked(kind, monkeypatch) -> None:
+@pytest.mark.parametrize("level", [0.5, -1, 2**16])
+def test_other_depths_are_refused(level) -> None:
+    pixels = np.full((4, 4), level, dtype=np.float32 if level == 0.5 else np.int32)
+    with pytest.raises(ValueError, match="expected 8 or 16 bits"):
+        decode_rgb(encode(pixels, "TIFF"))
+
+
+@pytest.mark.parametrize("content", [b"P3 2 1 255 1 2 3 4 5 6\n", b"P2 2 1 255 1 4\n"])
+def test_plain_text_holds_pixels_too(content) -> None:
+    assert decode_rgb(content)[0].tolist() == [[1, 4]]
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_tiffs_of_either_byte_order_small_and_large(order, big) -> None:
+    """One row of two pixels, written by hand."""
+    number = f"{order}{'Q' if big else 'I'}"
+    tags = [(256, 2), (257, 1), (258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1), (279, 2)]
+    width = 20 if big else 12
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    if big:
+        head += struct.pack(f"{order}HH", 8, 0)
+    start = len(head) + struct.calcsize(number)
+    count = struct.pack(f"{order}{'Q' if big else 'H'}", len(tags))
+    data_at = start + len(count) + width * len(tags) + struct.calcsize(number)
+    entries = b"".join(
+        struct.pack(f"{order}HH", tag, 4)
+        + struct.pack(number, 1)
+        + struct.pack(f"{order}I", value or data_at).ljust(width - 4 - struct.calcsize(number), b"\0")
+        for tag, value in tags
+    )
+    content = head + struct.pack(number, start) + count + entries + struct.pack(number, 0) + b"\x05\x09"
+    assert decode_rgb(content)[0].tolist() == [[5, 9]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("PNG", "MOST_PIXELS"), ("JPEG", "MOST_PIXELS"), ("BMP", "MOST_RARE_PIXELS")]
+)
+def test_an_image_that_claims_more_than_memory_is_for_is_not_unpacked(kind, limit, monkeypatch) -> None:
     content = encode(np.zeros((8, 16, 3), dtype=np.uint8), kind)
-    monkeypatch.setattr(images, "MOST_PIXELS", 128)
+    monkeypatch.setattr(images, limit, 128)
     assert decode_rgb(content).shape == (3, 8, 16)
-    monkeypatch.setattr(images, "MOST_PIXELS", 127)
+    monkeypatch.setattr(images, limit, 127)
     with pytest.raises(ValueError, match="128 pixels, more than the limit of 127"):
         decode_rgb(content)
 

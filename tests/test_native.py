@@ -106,6 +106,18 @@ def test_norms_and_registers_are_those_of_the_weights(backend, shape):
         assert max(relative_errors(found, [value[:count] for value in expected[:3]])) < 5e-5
 
 
+@pytest.mark.parametrize("registers", [4, 15])
+def test_threads_resize_what_their_tokens_show(backend, registers):
+    """Of one image, each a part; with 15 registers the tokens at 64 px fill vectors of 16."""
+    shape = Architecture("registers", 16, 64, 2, 1, 10, registers=registers)
+    for size_px in (32, 64):
+        asked = of_shape(shape, "eager", threads=3, size_px=size_px)
+        asked = replace(asked, weights=redrawn(asked.weights))
+        expected = build_engine(asked, 1).run(IMAGES[:1])
+        engine = build_engine(replace(asked, runtime=replace(asked.runtime, backend=backend)), 1)
+        assert max(relative_errors(engine.run(IMAGES[:1]), expected)) < 5e-5
+
+
 def test_float32_is_nearer_than_bfloat16_products_could_be(backend):
     shape = ARCHITECTURES["static_vit_local"]
     expected = build_engine(of_shape(shape, "eager"), 4).run(IMAGES[:4])

@@ -124,6 +124,11 @@ def test_a_fault_is_told_of_where_its_value_is_from(keys, where):
         read_section(fit_with(rule="risc"), "fit", FitParams, "p.yaml", keys)
 
 
+def test_of_values_that_do_not_go_together_some_may_be_set():
+    with pytest.raises(PipelineError, match=r"^p\.yaml with --set: fit\.threshold: .* from 0 to 1, not 2"):
+        read_section(fit_with(value=2), "fit", FitParams, "p.yaml", {"fit.threshold.value"})
+
+
 def test_a_missing_key_and_a_missing_section_are_named():
     with pytest.raises(PipelineError, match="resolutions.high: missing"):
         read_section({"resolutions": {"low": 32}}, "resolutions", ResolutionParams, "p.yaml")

@@ -223,6 +223,8 @@ def test_the_replay_says_on_which_images_and_machine_it_ran(fitted, monkeypatch)
     assert found.exit_code == 0, found.output
     environment = read_json(Path("metrics/environment.json"))
     assert environment["images_sha256"] == sha256_of(Path("data/images.parquet"))
+    assert "all run" not in found.stderr
+    assert "asks for 8, data/images.parquet has 7 to evaluate; all run" in call("--set", "images=8").stderr
     assert environment.items() >= describe_machine().items()
 
 

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from pipeline.details import list_details
 from pipeline.errors import PipelineError
-from pipeline.gallery import load_pictures, pick_extremes
+from pipeline.gallery import _data_uri, load_pictures, pick_extremes
 from pipeline.measured import Metrics
 from pipeline.report import read_report_inputs, render_report
 from pipeline.tables import IMAGES, read_table, write_table
@@ -199,6 +200,18 @@ def test_what_no_browser_shows_or_is_large_goes_into_the_page_as_a_small_jpeg(tm
     shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert (head, shown.format) == ("data:image/jpeg;base64", "JPEG")
     assert shown.size == (size if kind == "TIFF" else (256, 256 * size[1] // size[0]))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_grey_of_any_depth_is_shown_as_it_is(depth):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((40, 40), np.iinfo(depth).max // 2, dtype=depth)).save(stream, "PNG")
+    shown = Image.open(io.BytesIO(base64.b64decode(_data_uri(stream.getvalue()).partition(",")[2])))
+    assert abs(np.asarray(shown).astype(int) - 127).max() <= 1
+
+
+def test_what_pillow_refuses_stays_as_it_is():
+    assert base64.b64decode(_data_uri(b"\x89PNG, but no more").partition(",")[2]) == b"\x89PNG, but no more"
 
 
 def test_a_measuring_error_is_no_headline(tmp_path):

@@ -28,7 +28,7 @@ from pipeline.training.account import name_run
 from pipeline.training.augment import crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
-from pipeline.training.loop import Trainer, move_to, train
+from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import find_right, score_validation, write_weights
 from pipeline.training.recipe import (
@@ -41,7 +41,7 @@ from pipeline.training.recipe import (
 from pipeline.training.start import Start
 from pipeline.training.state import resume_run, start_run
 from pipeline.vit import TracedViT, Weights
-from stages.train import main
+from stages.train import _describe, main
 from tests.archives import ROOT as ROOT_FOLDER
 from tests.archives import balanced, jpeg, members, write_zip
 from tests.imports import ROOT
@@ -534,3 +534,10 @@ def test_a_captured_step_has_the_loss_and_the_gradients_of_one_run_plainly(data)
             runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True
         ):
             torch.testing.assert_close(mine.grad, other.grad, msg=name)
+
+
+def test_progress_names_no_loss_before_there_is_one():
+    begun = Status(0.0, None, 100.0, 120.0, {})
+    assert _describe(begun) == "100 images/s, 2 min left"
+    later = begun._replace(loss=1.5, accuracy={"accuracy_32px": 0.25})
+    assert _describe(later) == "loss 1.500, 100 images/s, 2 min left, held out: 32px 25.0 %"

@@ -204,10 +204,9 @@ def test_weights_of_another_network_are_told_apart_by_what_it_is(tmp_path):
     state = draw_weights(replace(weights().architecture, patch_px=8, width=96, depth=2), 0, 64).state
     with pytest.raises(PipelineError) as refused:
         saved(tmp_path / "w.safetensors", state)
-    theirs, ours = "patches of 8 px, width 96, depth 2", "4 px, width 192, depth 12"
-    assert f"the file's network has {theirs}, this one patches of {ours}: set model.name" in str(
-        refused.value
-    )
+    theirs = "patches of 8 px, width 96, depth 2, 0 registers"
+    ours = "patches of 4 px, width 192, depth 12, 0 registers"
+    assert f"the file's network has {theirs}, this one {ours}: set model.name" in str(refused.value)
 
 
 def test_a_position_embedding_of_another_grid_is_resampled(tmp_path):

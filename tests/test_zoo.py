@@ -15,8 +15,9 @@ from pipeline.errors import PipelineError
 from pipeline.fused import FusedViT
 from pipeline.params.model import ModelParams
 from pipeline.training.model import TrainableViT
+from pipeline.training.publish import write_weights
 from pipeline.training.start import read_start
-from pipeline.vit import TracedViT
+from pipeline.vit import TracedViT, Weights
 from pipeline.zoo import IMAGENET, Normalisation, find_network
 
 NAME = "vit_tiny_patch16_224"
@@ -76,6 +77,27 @@ def test_what_a_plain_vit_does_not_have_is_computed_as_timm_does(tmp_path, name)
     for state in (weights.state, trainable.to_state()):
         found = TracedViT(replace(weights, state=state), small_px)(small).logits
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_registers_go_through_training_and_metas_own_layout(tmp_path):
+    """Beside registers the class token has no position of its own; Meta's files keep one."""
+    name = "vit_small_patch14_reg4_dinov2"
+    shape = replace(find_network(name).architecture, classes=5)
+    trained = TrainableViT(shape, [28, 56], 0.0).to_state()
+    write_weights(tmp_path / "own.safetensors", Weights(shape, trained, None, ""), list("abcde"), {})
+    read = load(tmp_path / "own.safetensors", name)
+    assert read.state["pos_embed_28px"].shape == (1, 4, 384)
+    assert read.architecture == shape
+    class_position = torch.randn(1, 1, 384)
+    theirs = {key: value for key, value in trained.items() if key != "reg_token" and "px" not in key}
+    theirs["register_tokens"] = trained["reg_token"]
+    theirs["cls_token"] = trained["cls_token"] - class_position
+    theirs["pos_embed"] = torch.cat([class_position, trained["pos_embed"]], dim=1)
+    save_file(theirs, tmp_path / "meta.safetensors")
+    state = load(tmp_path / "meta.safetensors", name).state
+    assert state.keys() == {key for key in trained if "px" not in key}
+    torch.testing.assert_close(state["cls_token"], trained["cls_token"])
+    assert torch.equal(state["pos_embed"], trained["pos_embed"])
 
 
 def test_weights_without_a_classifier_serve_for_training_alone(tmp_path):
@@ -143,6 +165,7 @@ def test_another_normalisation_is_another_transform():
         ("nothing at all", "use a name of timm's"),
         ("resnet18", "it is no VisionTransformer of timm's"),
         ("vit_medium_patch16_gap_256", "where a plain one has"),
+        ("vit_base_patch16_clip_224.openai", "use vit_base_patch16_clip_quickgelu_224.openai"),
         ("vit_large_patch16_siglip_256", "where a plain one has"),
         ("vit_small_patch16_18x2_224", "its blocks are ParallelThingsBlock"),
     ],

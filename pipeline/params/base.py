@@ -59,9 +59,15 @@ def read_section(
         faults = []
         for fault in error.errors():
             path = ".".join([name, *map(str, fault["loc"])])
-            is_set = any(f"{path}.".startswith(f"{key}.") for key in set_apart)
-            faults.append(f"{'--set' if is_set else where}: {_explain(fault, path, kind)}")
+            faults.append(f"{_find_origin(path, where, set_apart)}: {_explain(fault, path, kind)}")
         raise PipelineError("\n".join(faults)) from None
+
+
+def _find_origin(path: str, where: str, set_apart: Set[str]) -> str:
+    """Where the value at `path` is from, or the values in it."""
+    if any(f"{path}.".startswith(f"{key}.") for key in set_apart):
+        return "--set"
+    return f"{where} with --set" if any(key.startswith(f"{path}.") for key in set_apart) else where
 
 
 def _explain(fault: ErrorDetails, path: str, kind: type[Section]) -> str:

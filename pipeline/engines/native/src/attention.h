@@ -9,7 +9,7 @@ class Scores {
  public:
   explicit Scores(const Model& m)
       : sizes_(m),
-        width_(sizes_.key_tiles * kLanes),
+        width_((sizes_.tokens / kLanes + 1) * kLanes),
         scores_(size_t(kQueries) * width_),
         shares_(kQueries, std::max(sizes_.value_steps * kDepth, width_), m.planes) {}
 
@@ -43,8 +43,8 @@ class Scores {
   }
 
  private:
-  // One row's scores to exponentials; returns one over their sum. Behind the last token shares stay 0. There
-  // is always a rest of a vector: tokens, a square and one more, are no multiple of 16.
+  // One row's scores to exponentials; returns one over their sum. Behind the last token shares stay 0. The rest
+  // of a vector, for which there is always room, may be empty.
   template <int planes>
   float exponentiate(int row) const {
     const float* from = scores_.get() + size_t(row) * width_;
