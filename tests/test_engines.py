@@ -107,12 +107,11 @@ def test_what_a_size_has_to_itself_is_what_runs(backend, precision, size_px):
     assert largest_error(expected, shared) > 2 * TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("wrong_builds", [1, 100])
-def test_a_build_of_openvinos_that_answers_batches_wrongly_is_not_used(monkeypatch, wrong_builds):
+@pytest.mark.parametrize(("wrong_builds", "factor"), [(1, 2.0), (1, float("nan")), (100, 2.0)])
+def test_a_build_of_openvinos_that_answers_batches_wrongly_is_not_used(monkeypatch, wrong_builds, factor):
     """As its streams did once, which could not be brought about again."""
-    other = openvino.convert(
-        replace(spec(32, "openvino"), weights=draw_weights(weights().architecture, 1, 64))
-    )
+    wrong_state = {name: factor * value for name, value in weights().state.items()}
+    other = openvino.convert(replace(spec(32, "openvino"), weights=replace(weights(), state=wrong_state)))
     calls = []
 
     def compile_wrongly(core, model, asked, size, how):
