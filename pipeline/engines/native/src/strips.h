@@ -13,7 +13,7 @@ struct Fetch {
 
   void operator()() const {
     constexpr int kLine = 64 / sizeof(Weight);
-    for (int line = 0; line < lines; ++line, next += kLine) _mm_prefetch(next, _MM_HINT_T0);
+    for (int line = 0; line < lines; ++line, next += kLine) _mm_prefetch(next, kFetchTo);
   }
 };
 
@@ -27,14 +27,14 @@ inline void some_strips(int count, Take take) {
 
 // Calls multiply<strips>(right, between) for some strips of `depth` tiles of `tile` weights at a time, and then
 // finish(row, column, at) for each of `rows` and of these strips, which `at` counts. The next strips' weights, which
-// come from far where a model is larger than the caches, are fetched evenly: half of them beside the products, half
-// beside what follows.
+// come from far where a model is larger than the caches, are fetched evenly: beside the products or, where these are
+// over too soon, half of them beside what follows.
 template <class Weight, class Multiply, class Finish>
 inline void each_strip(const Weight* right, int tile, int depth, int outputs, int rows, Multiply multiply,
                        Finish finish) {
   some_strips((outputs + kLanes - 1) / kLanes, [&]<int strips>(int first) {
-    const int each_step = strips * tile * sizeof(Weight) / 64 / 2;
-    const int each_row = (depth * each_step + rows - 1) / rows;
+    const int each_step = strips * tile * sizeof(Weight) / 64 / (kFetchesBesideRows ? 2 : 1);
+    const int each_row = kFetchesBesideRows ? (depth * each_step + rows - 1) / rows : 0;
     const Weight *now = right + first * depth * tile, *next = now + strips * depth * tile;
     const Fetch<Weight> beside_products{next, each_step}, beside_rows{next, each_row};
     {

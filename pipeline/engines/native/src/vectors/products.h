@@ -10,6 +10,10 @@ namespace vit {
 constexpr int kMostRows = 72;
 constexpr int kQueries = 48;  // at a time, so that their scores stay in the second cache
 
+// Weights go to the second cache: those in use and the next ones are too many for the first, beside the rows.
+constexpr _mm_hint kFetchTo = _MM_HINT_T1;
+constexpr bool kFetchesBesideRows = false;
+
 // Rows that are worked on together.
 struct Panel {
   int first, rows;
