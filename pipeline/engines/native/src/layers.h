@@ -9,16 +9,16 @@ namespace vit {
 
 // Calls finish(row, column, values) for 16 outputs of each of the panel's rows at a time, bias added.
 template <int planes, class Finish>
-inline void apply(const Linear& layer, const Rows& rows, const Panel& panel, Finish finish) {
+inline void apply(const Linear& layer, const Operand<planes>& operand, const Panel& panel, Finish finish) {
   const During finishing(kFinishing);
   if constexpr (kQuantises)
-    if (layer.scales) return apply_quantised<planes>(layer, rows, panel, finish);
+    if (layer.scales) return apply_quantised<planes>(layer, operand, panel, finish);
   constexpr int kWidth = kStrips * kLanes;
   alignas(64) float sums[kMostRows * kWidth];
   const int depth = layer.inputs / kDepth, strip = depth * planes * kTile;
   each_strip(static_cast<const Number*>(layer.tiles), planes * kTile, depth, layer.outputs, panel.rows,
              [&]<int strips>(const Number* right, auto between) {
-               multiply<planes, strips>(panel, rows, right, strip, depth, sums, kWidth, between);
+               multiply<planes, strips>(panel, operand.rows, right, strip, depth, sums, kWidth, between);
              },
              [&](int row, int column, int at) {
                finish(row, column, add(load(sums + row * kWidth + at * kLanes), load(layer.bias + column)));

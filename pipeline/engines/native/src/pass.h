@@ -61,7 +61,7 @@ class Pass {
       const int before = panel.first - top - m_.prefix;  // The patch of a row, less the row.
       for (int row = 0; row < panel.rows; ++row)
         if (before + row >= 0) gather_pixels(image, m_, before + row, pixels.at(row));
-      apply<planes>(m_.patches, pixels, panel, [&](int row, int column, Lanes value) {
+      apply<planes>(m_.patches, {m_.patches, pixels, panel}, panel, [&](int row, int column, Lanes value) {
         const int patch = before + row;
         const float* offset = patch < 0 ? m_.first + (patch + m_.prefix) * m_.width
                                         : m_.position + size_t(patch) * m_.width;
@@ -121,12 +121,13 @@ class Pass {
 
   void project(const Block& block, const Panel& panel, bool all_ask) {
     normalise_panel(panel, 1);
-    if (all_ask) project_query(block, panel);
-    apply<planes>(block.key, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
+    const Operand<planes> normal(block.key, s_.normal.rows(), panel);
+    if (all_ask) project_query(block, normal, panel);
+    apply<planes>(block.key, normal, panel, [&](int row, int column, Lanes value) {
       const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
       put_key<planes>(keys(image, column / sizes_.head), sizes_.key_steps(), place, column % sizes_.head, value);
     });
-    apply<planes>(block.value, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
+    apply<planes>(block.value, normal, panel, [&](int row, int column, Lanes value) {
       const int image = (panel.first + row) / sizes_.tokens, place = (panel.first + row) % sizes_.tokens;
       put_value<planes>(values(image, column / sizes_.head), sizes_.value_steps, place, column % sizes_.head, value);
     });
@@ -134,12 +135,12 @@ class Pass {
 
   void ask(const Block& block, const Panel& panel) {
     normalise_panel(panel, sizes_.tokens);
-    project_query(block, panel);
+    project_query(block, {block.query, s_.normal.rows(), panel}, panel);
   }
 
-  void project_query(const Block& block, const Panel& panel) {
+  void project_query(const Block& block, const Operand<planes>& normal, const Panel& panel) {
     const Rows query = w_.query.rows().from(panel.first);
-    apply<planes>(block.query, s_.normal.rows(), panel, [query](int row, int column, Lanes value) {
+    apply<planes>(block.query, normal, panel, [query](int row, int column, Lanes value) {
       put<planes>(query, row, column, value);
     });
   }
@@ -164,19 +165,21 @@ class Pass {
     float* const tokens = token(panel.first * stride);
     const size_t step = size_t(stride) * m_.width;
     const auto add = [=](int row, int column, Lanes value) { add_to(tokens + row * step + column, value); };
-    apply<planes>(block.out, w_.attended.rows().from(panel.first), panel, add);
+    apply<planes>(block.out, {block.out, w_.attended.rows().from(panel.first), panel}, panel, add);
     normalise_panel(panel, stride);
+    const Operand<planes> normal(block.widen[0], s_.normal.rows(), panel);
     for (int chunk = 0; chunk < m_.chunks; ++chunk) {
-      if (m_.quick_gelu) widen(block.widen[chunk], panel, [](Lanes x) { return quick_gelu<kFine<planes>>(x); });
-      else widen(block.widen[chunk], panel, [](Lanes x) { return gelu<kFine<planes>>(x); });
-      apply<planes>(block.narrow[chunk], s_.hidden.rows(), panel, add);
+      const Linear &wide = block.widen[chunk], &narrow = block.narrow[chunk];
+      if (m_.quick_gelu) widen(wide, normal, panel, [](Lanes x) { return quick_gelu<kFine<planes>>(x); });
+      else widen(wide, normal, panel, [](Lanes x) { return gelu<kFine<planes>>(x); });
+      apply<planes>(narrow, {narrow, s_.hidden.rows(), panel}, panel, add);
     }
   }
 
   template <class Function>
-  void widen(const Linear& layer, const Panel& panel, Function activate) {
+  void widen(const Linear& layer, const Operand<planes>& normal, const Panel& panel, Function activate) {
     const Rows hidden = s_.hidden.rows();
-    apply<planes>(layer, s_.normal.rows(), panel, [hidden, activate](int row, int column, Lanes value) {
+    apply<planes>(layer, normal, panel, [hidden, activate](int row, int column, Lanes value) {
       put<planes>(hidden, row, column, activate(value));
     });
   }
@@ -195,7 +198,7 @@ class Pass {
           store_unaligned(outputs.embedding + size_t(panel.first + row) * m_.width + column, value);
           put<planes>(s_.normal.rows(), row, column, value);
         });
-      apply<planes>(m_.head, s_.normal.rows(), panel, [&](int row, int column, Lanes value) {
+      apply<planes>(m_.head, {m_.head, s_.normal.rows(), panel}, panel, [&](int row, int column, Lanes value) {
         float* to = outputs.logits + size_t(panel.first + row) * m_.classes + column;
         store_unaligned(to, first_lanes(m_.classes - column), value);
       });

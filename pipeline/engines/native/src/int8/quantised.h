@@ -55,15 +55,25 @@ inline void quantise(const Rows& rows, int row, int inputs, QuantisedRows& to) {
   to.middle[row] = kMiddle * _mm512_reduce_add_epi32(sum);
 }
 
+// A panel's rows as the layers that have these inputs in common take them.
+template <int planes>
+struct Operand {
+  const Rows rows;
+  QuantisedRows quantised;
+
+  Operand(const Linear& layer, const Rows& rows, const Panel& panel) : rows(rows) {
+    for (int row = 0; layer.scales && row < panel.rows; ++row) quantise<planes>(rows, row, layer.inputs, quantised);
+  }
+};
+
 // As `apply`.
 template <int planes, class Finish>
-inline void apply_quantised(const Linear& layer, const Rows& rows, const Panel& panel, Finish finish) {
+inline void apply_quantised(const Linear& layer, const Operand<planes>& operand, const Panel& panel, Finish finish) {
   constexpr int kWidth = kStrips * kLanes;
   alignas(64) int32_t sums[kMostRows * kWidth];
-  QuantisedRows quantised;
+  const QuantisedRows& quantised = operand.quantised;
   constexpr int kCovered = 4 * QuantisedProduct::kInputs;
   const int inputs = layer.inputs, depth = inputs / kCovered;
-  for (int row = 0; row < panel.rows; ++row) quantise<planes>(rows, row, inputs, quantised);
   each_strip(static_cast<const uint8_t*>(layer.tiles), kCovered * kLanes, depth, layer.outputs, panel.rows,
              [&]<int strips>(const uint8_t* right, auto between) {
                multiply_rows<strips, QuantisedProduct>(panel.rows, quantised.values, inputs, right,

@@ -6,4 +6,11 @@ namespace vit {
 
 constexpr bool kQuantises = false;
 
+template <int planes>
+struct Operand {
+  const Rows rows;
+
+  Operand(const Linear&, const Rows& rows, const Panel&) : rows(rows) {}
+};
+
 }  // namespace vit
