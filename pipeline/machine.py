@@ -14,7 +14,7 @@ from pipeline.files import read_json
 from pipeline.processor import count_cores, processor_flags, processor_model
 
 CODE = ("pipeline", "stages", "requirements.lock")
-PACKAGES = ("numpy", "openvino", "pyarrow", "simplejpeg", "timm", "torch", "torchvision")
+PACKAGES = ("numpy", "openvino", "pillow", "pyarrow", "simplejpeg", "timm", "torch", "torchvision")
 # What engines multiply with, as Linux names it: processors that a cloud gives one name differ in it.
 INSTRUCTIONS = frozenset(
     ("amx_bf16", "amx_int8", "amx_tile", "avx2", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "fma")

@@ -1,6 +1,6 @@
 """From the archive to the table of images: checked, free of duplicates, drawn and sorted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,14 +14,17 @@ from pipeline.images import decode_rgb, digest_content
 from pipeline.layouts import LabelledImage
 from pipeline.params.data import DataParams
 from pipeline.split import Split, draw_splits
-from pipeline.tables import IMAGES
+from pipeline.tables import IMAGES, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`broken` maps image_id to the reason, `duplicates` to the image_id of the same content that stays."""
+    """`groups` make up the table of images; they are read from the archive when they are taken.
 
-    table: pa.Table
+    `broken` maps image_id to the reason, `duplicates` to the image_id of the same content that stays.
+    """
+
+    groups: Iterable[pa.Table]
     fingerprint: Mapping[str, Any]
     metrics: Mapping[str, Any]
     broken: Mapping[str, str]
@@ -71,19 +74,21 @@ def _take_census(archive: Archive, stop_on_broken: bool, advance: Callable[[int]
     return census
 
 
-def _build_table(archive: Archive, census: _Census, drawn: Mapping[str, Split]) -> pa.Table:
-    """Rows by split, then image_id. JPEG bytes as they are; label is the index of the sorted wnid."""
+def _read_groups(archive: Archive, census: _Census, drawn: Mapping[str, Split]) -> Iterator[pa.Table]:
+    """Rows by split, then image_id. Image bytes as they are; label is the index of the sorted wnid."""
     labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
-    image_ids = sorted(drawn, key=lambda image_id: (drawn[image_id], image_id))
-    images = [census.usable[image_id] for image_id in image_ids]
-    columns = {
-        "image_id": image_ids,
-        "split": [drawn[image_id] for image_id in image_ids],
-        "wnid": [image.wnid for image in images],
-        "label": [labels[image.wnid] for image in images],
-        "jpeg": [archive.read(image.member) for image in images],
-    }
-    return pa.table(columns, schema=IMAGES)
+    group: list[dict[str, Any]] = []
+    size = 0
+    for image_id in sorted(drawn, key=lambda image_id: (drawn[image_id], image_id)):
+        image = census.usable[image_id]
+        content = archive.read(image.member)
+        if len(group) == ROW_GROUP_ROWS or (group and size + len(content) > ROW_GROUP_BYTES):
+            yield pa.Table.from_pylist(group, schema=IMAGES)
+            group, size = [], 0
+        row = image_id, drawn[image_id], image.wnid, labels[image.wnid], content
+        group.append(dict(zip(IMAGES.names, row, strict=True)))
+        size += len(content)
+    yield pa.Table.from_pylist(group, schema=IMAGES)
 
 
 def _count(archive: Archive, census: _Census, drawn: Mapping[str, Split]) -> dict[str, Any]:
@@ -115,5 +120,5 @@ def prepare(archive: Archive, params: DataParams, advance: Callable[[int], objec
         "calibration_images": params.calibration_images,
         "evaluation_images": params.evaluation_images,
     }
-    table = _build_table(archive, census, drawn)
-    return Prepared(table, fingerprint, _count(archive, census, drawn), census.broken, census.duplicates)
+    groups = _read_groups(archive, census, drawn)
+    return Prepared(groups, fingerprint, _count(archive, census, drawn), census.broken, census.duplicates)

@@ -2,18 +2,16 @@
 
 import csv
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.predict import Row
-from pipeline.tables import ROW_GROUP_ROWS
+from pipeline.tables import ROW_GROUP_ROWS, write_groups
 
 CLASS = "class"
 PREDICTIONS = pa.schema(
@@ -41,11 +39,12 @@ def write_rows(path: Path, rows: Iterable[Row], with_class: bool, fingerprint: M
     check_ending(path)
     columns = [name for name in PREDICTIONS.names if with_class or name != CLASS]
     values = (dict(zip(PREDICTIONS.names, row, strict=True)) for row in rows)
-    with whole_file(path) as temporary:
-        if path.suffix.lower() == ".csv":
+    if path.suffix.lower() == ".csv":
+        with whole_file(path) as temporary:
             _write_csv(temporary, values, columns)
-        else:
-            _write_parquet(temporary, values, columns, fingerprint)
+    else:
+        schema = pa.schema([PREDICTIONS.field(name) for name in columns])
+        write_groups(path, schema, _take_groups(values, schema), fingerprint)
 
 
 def _write_csv(path: Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
@@ -57,20 +56,6 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]], columns: list[str]) -
             writer.writerow(row | {"escalated": str(row["escalated"]).lower()})
 
 
-def _write_parquet(
-    path: Path, rows: Iterator[dict[str, Any]], columns: list[str], fingerprint: Mapping[str, Any]
-) -> None:
-    """As `tables.write_table`, which needs all rows at once, and read by the same functions."""
-    made = {b"adaptive_vit": json.dumps(fingerprint, sort_keys=True).encode()}
-    schema = pa.schema([PREDICTIONS.field(name) for name in columns], metadata=made)
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=False,
-        use_byte_stream_split=["score"],
-        write_statistics=False,
-        write_page_checksum=True,
-    ) as writer:
-        while group := list(itertools.islice(rows, ROW_GROUP_ROWS)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+def _take_groups(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    while group := list(itertools.islice(rows, ROW_GROUP_ROWS)):
+        yield pa.Table.from_pylist(group, schema=schema)

@@ -4,7 +4,7 @@ Every file carries the fingerprint of what made it (a JSON object) in its metada
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 
 ROW_GROUP_ROWS = 2048
+# Of the images in a row group, which is read at once.
+ROW_GROUP_BYTES = 64 << 20
 _FINGERPRINT = b"adaptive_vit"
 
 IMAGES = pa.schema(
@@ -73,18 +75,29 @@ def embeddings_schema(width: int, states: int, classes: int) -> pa.Schema:
 
 def write_table(path: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> None:
     """Write `table` whole or not at all; the same table and fingerprint give the same bytes."""
-    metadata = {_FINGERPRINT: json.dumps(fingerprint, sort_keys=True).encode()}
-    with whole_file(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
+    groups = (table.slice(first, ROW_GROUP_ROWS) for first in range(0, len(table), ROW_GROUP_ROWS))
+    write_groups(path, table.schema, groups, fingerprint)
+
+
+def write_groups(
+    path: Path, schema: pa.Schema, groups: Iterable[pa.Table], fingerprint: Mapping[str, Any]
+) -> None:
+    """The same for row groups of at most ROW_GROUP_ROWS, which are taken one after another."""
+    schema = schema.with_metadata({_FINGERPRINT: json.dumps(fingerprint, sort_keys=True).encode()})
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(
             temporary,
-            row_group_size=ROW_GROUP_ROWS,
+            schema,
             compression="zstd",
             use_dictionary=False,
-            use_byte_stream_split=_float_columns(table.schema),
+            use_byte_stream_split=_float_columns(schema),
             write_statistics=False,
             write_page_checksum=True,
-        )
+        ) as writer,
+    ):
+        for group in groups:
+            writer.write_table(group.replace_schema_metadata(schema.metadata))
 
 
 def open_table(path: Path) -> pq.ParquetFile:

@@ -9,7 +9,7 @@ from pipeline.archive import open_archive
 from pipeline.files import write_json
 from pipeline.params.data import DataParams
 from pipeline.prepare import prepare
-from pipeline.tables import write_table
+from pipeline.tables import IMAGES, write_groups
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 
@@ -37,9 +37,9 @@ def main(params: ParamsFile, archive: Path, images: Path, metrics: Path) -> None
     values = params.section("data", DataParams)
     with open_archive(archive) as opened, progress("prepare", len(opened.labelled), "images") as advance:
         prepared = prepare(opened, values, advance)
+        write_groups(images, IMAGES, prepared.groups, prepared.fingerprint)
     _list_skipped("broken images", prepared.broken)
     _list_skipped("images of the same content as another", prepared.duplicates)
-    write_table(images, prepared.table, prepared.fingerprint)
     write_json(metrics, prepared.metrics)
 
 

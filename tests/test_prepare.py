@@ -1,8 +1,11 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
@@ -10,7 +13,7 @@ from pipeline.archive import open_archive
 from pipeline.errors import PipelineError
 from pipeline.params.data import DataParams
 from pipeline.prepare import Prepared, prepare
-from pipeline.tables import read_fingerprint, read_table, write_table
+from pipeline.tables import IMAGES, open_table, read_fingerprint, read_table, write_groups
 from stages.prepare import main
 from tests.archives import ROOT, balanced, jpeg, members, write_zip
 
@@ -36,18 +39,23 @@ def params(calibration: int = 2, evaluation: int = 2, seed: int = 0, on_broken: 
 
 def run(path: Path, values: DataParams) -> Prepared:
     with open_archive(path) as archive:
-        return prepare(archive, values, ignore)
+        prepared = prepare(archive, values, ignore)
+        return replace(prepared, groups=list(prepared.groups))
+
+
+def rows_of(prepared: Prepared) -> list[dict[str, Any]]:
+    return pa.concat_tables(prepared.groups).to_pylist()
 
 
 def table_bytes(path: Path, prepared: Prepared) -> bytes:
-    write_table(path, prepared.table, prepared.fingerprint)
+    write_groups(path, IMAGES, prepared.groups, prepared.fingerprint)
     return path.read_bytes()
 
 
 def test_rows_labels_and_bytes(tmp_path: Path) -> None:
     images = balanced(per_class=3)
     prepared = run(write_zip(tmp_path / "a.zip", members(images, WNIDS)), params(4, 2))
-    rows = prepared.table.to_pylist()
+    rows = rows_of(prepared)
     assert [row["split"] for row in rows] == ["calibration"] * 4 + ["evaluation"] * 2
     assert [row["image_id"] for row in rows] == sorted(row["image_id"] for row in rows[:4]) + sorted(
         row["image_id"] for row in rows[4:]
@@ -61,6 +69,19 @@ def test_rows_labels_and_bytes(tmp_path: Path) -> None:
         ("evaluation", "n1"): 1,
         ("evaluation", "n2"): 1,
     }
+
+
+def test_large_images_come_in_small_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group is read at once: it has the images that fit, or one that does not."""
+    archive = write_zip(tmp_path / "a.zip", members(balanced(per_class=3), WNIDS))
+    whole = run(archive, params(4, 2))
+    size = sum(len(row["jpeg"]) for row in rows_of(whole))
+    for most, groups in ((size, 1), (size - 1, 2), (1, 6)):
+        monkeypatch.setattr("pipeline.prepare.ROW_GROUP_BYTES", most)
+        prepared = run(archive, params(4, 2))
+        assert rows_of(prepared) == rows_of(whole)
+        table_bytes(tmp_path / "t.parquet", prepared)
+        assert open_table(tmp_path / "t.parquet").num_row_groups == groups
 
 
 def test_metrics_and_fingerprint(tmp_path: Path) -> None:
@@ -114,7 +135,7 @@ def test_the_same_content_is_used_once_whatever_its_label(tmp_path: Path) -> Non
     prepared = run(write_zip(tmp_path / "a.zip", members(images, WNIDS)), params(1, 1))
     assert prepared.duplicates == {"val/val_2.JPEG": "val/val_1.JPEG", "val/val_3.JPEG": "val/val_0.JPEG"}
     assert prepared.metrics["images"]["duplicates"] == 2
-    assert sorted(prepared.table["image_id"].to_pylist()) == ["val/val_0.JPEG", "val/val_1.JPEG"]
+    assert sorted(row["image_id"] for row in rows_of(prepared)) == ["val/val_0.JPEG", "val/val_1.JPEG"]
 
 
 def broken_archive(folder: Path) -> Path:
@@ -138,7 +159,7 @@ def test_broken_images_are_left_out_listed_and_counted(tmp_path: Path) -> None:
         "val/val_9.JPEG": "not in the archive",
     }
     assert prepared.metrics["images"]["broken"] == 2
-    assert len(prepared.table) == 4
+    assert len(rows_of(prepared)) == 4
 
 
 def test_too_few_images(tmp_path: Path) -> None:
@@ -203,7 +224,7 @@ def test_the_real_images(real_archive: Path, tmp_path: Path) -> None:
     assert prepared.metrics["classes"] == 200
     assert (images["labelled"], images["broken"], images["duplicates"]) == (10_000, 0, 0)
     assert 40 <= images["greyscale"] <= 110
-    rows = prepared.table.select(["split", "wnid"]).to_pylist()
+    rows = rows_of(prepared)
     assert set(Counter((row["split"], row["wnid"]) for row in rows).values()) == {10}
     again = run(real_archive, params(2000, 2000))
     assert table_bytes(tmp_path / "a", prepared) == table_bytes(tmp_path / "b", again)
