@@ -1,6 +1,7 @@
 """Files that are either whole or absent, their digests, and the metrics JSON."""
 
 import csv
+import errno
 import hashlib
 import json
 import math
@@ -15,11 +16,15 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 _WRITER = "run the stage that writes it (see dvc.yaml)"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, synced and renamed to `path` only on success."""
+    """A temporary path in the folder of `path`, synced and renamed to `path` only on success.
+
+    Raises PipelineError where the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.touch(exist_ok=False)
@@ -30,6 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.chmod(mode)  # Some libraries put a file of their own in its place.
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise PipelineError(
+            f"{path}: no room left on its disk; free some and run this again (nothing half-written is left)"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

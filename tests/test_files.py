@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("new")
         raise RuntimeError
     assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(PipelineError, match=r"file\.txt: no room left on its disk"), whole_file(path):
+        Path("/dev/full").write_text("new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
