@@ -17,7 +17,7 @@ constexpr int kMostTiles = 5;  // of the left operand at a time; as many sums ar
 constexpr int kMostRows = kMostTiles * kLanes;
 constexpr int kQueries = 48;  // at a time, so that their scores stay in the first cache
 
-constexpr _mm_hint kFetchTo = _MM_HINT_T0;
+constexpr _mm_hint kFetchTo = _MM_HINT_T0;  // The strip in use and the next one stay in the first cache.
 constexpr bool kFetchesBesideRows = true;  // Products take too little time for all weights to come.
 
 // Rows that are worked on together: `tiles` of `height`, of which the last may end behind them.

@@ -6,6 +6,7 @@ namespace vit {
 
 constexpr bool kQuantises = false;
 
+// A panel's rows as layers take them.
 template <int planes>
 struct Operand {
   const Rows rows;
