@@ -35,8 +35,9 @@ def _list_skipped(what: str, skipped: Mapping[str, str]) -> None:
 def main(params: ParamsFile, archive: Path, images: Path, metrics: Path) -> None:
     """Draw the calibration and the evaluation images from the archive."""
     values = params.section("data", DataParams)
-    with open_archive(archive) as opened, progress("prepare", len(opened.labelled), "images") as advance:
-        prepared = prepare(opened, values, advance)
+    with open_archive(archive) as opened:
+        with progress("prepare", len(opened.labelled), "images") as advance:
+            prepared = prepare(opened, values, advance)
         write_groups(images, IMAGES, prepared.groups, prepared.fingerprint)
     _list_skipped("broken images", prepared.broken)
     _list_skipped("images of the same content as another", prepared.duplicates)

@@ -81,7 +81,8 @@ def test_large_images_come_in_small_groups(tmp_path: Path, monkeypatch: pytest.M
         prepared = run(archive, params(4, 2))
         assert rows_of(prepared) == rows_of(whole)
         table_bytes(tmp_path / "t.parquet", prepared)
-        assert open_table(tmp_path / "t.parquet").num_row_groups == groups
+        with open_table(tmp_path / "t.parquet") as file:
+            assert file.num_row_groups == groups
 
 
 def test_metrics_and_fingerprint(tmp_path: Path) -> None:
