@@ -104,6 +104,11 @@ class Architecture:
             vit.init_weights()
         return vit
 
+    def outline(self, size_px: int, **settings: Any) -> VisionTransformer:
+        """As `build`, but of tensors that have a shape and no values, so that none are drawn."""
+        with torch.device("meta"):
+            return self.build(size_px, weight_init="skip", **settings)
+
 
 _NAMED = (
     Architecture("static_vit", 4, 192, 12, 3, 200),

@@ -111,7 +111,7 @@ def _read_saved(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _check_state(state: Mapping[str, Tensor], architecture: Architecture, path: Path) -> None:
     """Names and shapes must be the architecture's; only `pos_embed` may be of any size."""
-    whole = architecture.build(8 * architecture.patch_px).state_dict()
+    whole = architecture.outline(8 * architecture.patch_px).state_dict()
     expected = {name: tuple(value.shape) for name, value in whole.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     positions = (*found.get("pos_embed", ()), 0, 0)[1]

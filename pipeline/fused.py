@@ -222,7 +222,7 @@ def _local(state: Mapping[str, Tensor]) -> nn.Conv2d:
 
 
 def _linear(affine: _Affine) -> nn.Linear:
-    layer = nn.Linear(affine.weight.shape[1], affine.weight.shape[0])
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, affine.weight.shape[1], affine.weight.shape[0])
     layer.load_state_dict(affine._asdict())
     return layer
 

@@ -59,7 +59,7 @@ class TracedViT(nn.Module):
 
     def __init__(self, weights: Weights, size_px: int) -> None:
         super().__init__()
-        self.vit = weights.architecture.build(size_px)
+        self.vit = weights.architecture.outline(size_px).to_empty(device="cpu")
         self.vit.load_state_dict(at_size(weights.state, size_px, weights.architecture.patch_px))
         for name, values in weights.normalisation._asdict().items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)

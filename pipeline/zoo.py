@@ -92,9 +92,8 @@ def _describe(model: Any, name: str) -> Architecture:
     )
     # What pipeline.folding makes plain.
     scale = {"init_values": 1.0} if hasattr(block.ls1, "gamma") else {}
-    with torch.device("meta"):
-        no_position = model.no_embed_class or shape.registers > 0
-        plain = shape.build(model.patch_embed.img_size[0], no_embed_class=no_position, **scale)
+    no_position = model.no_embed_class or shape.registers > 0
+    plain = shape.outline(model.patch_embed.img_size[0], no_embed_class=no_position, **scale)
     for theirs, ours in zip_longest(_list_parts(model), _list_parts(plain), fillvalue="nothing"):
         if theirs != ours:
             raise _refusal(name, f"it has {theirs} where a plain one has {ours}")

@@ -23,7 +23,6 @@ from pipeline.errors import PipelineError
 
 # Of a batch each thread takes so many tokens at a time: more leave the caches of one core.
 _MOST_TOKENS = 260
-_WARM_UPS = 3
 
 
 class NativeEngine(Engine):
@@ -53,8 +52,9 @@ class NativeEngine(Engine):
         self.outputs = Outputs(*(value.data_ptr() for value in self.whole))
         self.canvas = [3, spec.canvas_px, spec.canvas_px]
         self.arrays = [value.numpy() for value in self.whole]
-        for _ in range(_WARM_UPS):
-            self.run(torch.zeros(batch_size, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8))
+        # What the threads take at a time, so that their memory is there when the work begins.
+        warming = min(piece * spec.runtime.threads, batch_size)
+        self.run(torch.zeros(warming, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8))
 
     def run(self, canvases: Tensor) -> Answer:
         arrays = self._pass(canvases)
