@@ -8,15 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.calibration import (
-    Calibration,
-    Floats,
-    calibrate,
-    expected_oracle,
-    learn_direction,
-    learn_proxy,
-    rank_correlation,
-)
+from pipeline.calibration import Calibration, Floats, expected_oracle
 from pipeline.choice import choose, set_certifying_apart
 from pipeline.embeddings import CONDITIONS, precisions_of
 from pipeline.errors import PipelineError
@@ -26,6 +18,7 @@ from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 from pipeline.proxies import get_proxy
+from pipeline.regression import calibrate, learn_direction, learn_proxy, rank_correlation
 from pipeline.samples import join_proxies
 from pipeline.thresholds import Costs
 from pipeline.timing import FEWEST_IMAGES

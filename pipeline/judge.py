@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.calibration import Calibration, Floats, expected_oracle, rank_correlation
+from pipeline.calibration import Calibration, Floats, expected_oracle
 from pipeline.deferral import (
     agreement_curve,
     agreement_over_random,
@@ -19,6 +19,7 @@ from pipeline.oracles import ORACLES
 from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
+from pipeline.regression import rank_correlation
 from pipeline.timing import FEWEST_IMAGES
 
 _CURVE_RATES = np.linspace(0, 1, 101)

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.calibration import Floats, learn_direction, learn_proxy, rank_correlation
+from pipeline.calibration import Floats
 from pipeline.deferral import (
     accuracy_curve,
     agreement_curve,
@@ -27,6 +27,7 @@ from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams, OracleName
 from pipeline.policy import score
 from pipeline.proxies import Proxy
+from pipeline.regression import learn_direction, learn_proxy, rank_correlation
 
 RATES = (0.05, 0.1, 0.2, 0.3)
 _FAR = 0.1

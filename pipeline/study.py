@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from pipeline.calibration import learn_direction
 from pipeline.candidates import prices_of, read_candidates
 from pipeline.fit import Fitted, fit, read_samples
 from pipeline.headroom import measure_headroom
@@ -23,6 +22,7 @@ from pipeline.policy import score
 from pipeline.promises import describe_certificates, describe_limits, describe_mid, describe_promised_drops
 from pipeline.proxies import PROXIES
 from pipeline.proxy_bench import compare_proxies
+from pipeline.regression import learn_direction
 from pipeline.samples import join_proxies
 from pipeline.signals import best_single, describe_headroom, describe_signals
 from pipeline.tables import read_fingerprint
