@@ -14,6 +14,11 @@ from stages.engines import main
 from tests.made import SHAPE
 
 CPU = torch.device("cpu")
+# Small images: what is told of them is the same.
+SMALL = [
+    f"--set={item}"
+    for item in ("runtime.backend=eager", "resolutions.low=8", "resolutions.mid=16", "resolutions.high=24")
+]
 
 
 def test_auto_takes_the_first_that_is_there(monkeypatch):
@@ -89,7 +94,7 @@ def test_openvino_has_no_telemetry():
 
 
 def test_engines_lists_every_backend_and_measures_those_that_run(project):
-    found = CliRunner().invoke(main, ["--runs", "30", "--skip", "compile", "--set", "runtime.backend=eager"])
+    found = CliRunner().invoke(main, ["--runs", "30", "--skip", "compile", *SMALL])
     assert found.exit_code == 0
     header, *rows = found.output.splitlines()
     assert header.split()[:8] == ["engine", "precision", "low", "ms", "mid", "ms", "high", "ms"]
@@ -103,8 +108,7 @@ def test_engines_lists_every_backend_and_measures_those_that_run(project):
 
 def test_programs_are_told_the_engines(project):
     skipped = [word for name in BACKENDS if name not in ("eager", "cudagraph") for word in ("--skip", name)]
-    words = ["--runs", "30", *skipped, "--json", "--set", "runtime.backend=eager"]
-    found = json.loads(CliRunner().invoke(main, words).stdout)
+    found = json.loads(CliRunner().invoke(main, ["--runs", "30", *skipped, "--json", *SMALL]).stdout)
     chosen, *others = found["engines"]
     assert (found["device"], chosen["backend"], chosen["precision"]) == ("cpu", "eager", "float32")
     assert chosen["roles"] == ["low", "mid", "high"]

@@ -161,10 +161,12 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
 
 @pytest.mark.parametrize("backend", [*NATIVE, "eager"])
 def test_a_pass_is_taken_apart(backend, monkeypatch):
-    monkeypatch.setattr(anatomy, "_ROUNDS", 2)
+    for name, value in (("_ROUNDS", 2), ("_WINDOWS", 2), ("_PRODUCT", {"cpu": 512})):
+        monkeypatch.setattr(anatomy, name, value)
     if why_not(backend, torch.device("cpu"), "float32"):
         pytest.skip(why_not(backend, torch.device("cpu"), "float32"))
     bench = build_bench(weights(), {"low": 32, "high": 64}, replace(runtime(), backend=backend))
+    bench = replace(bench, batch_size=4)
     dissected = anatomy.dissect(bench, canvases(8))
     for role in ("low", "high"):
         found = dissected[role]

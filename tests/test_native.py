@@ -1,5 +1,6 @@
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -421,7 +422,8 @@ def test_a_cache_that_cannot_be_written_is_a_reason(afresh, monkeypatch):
 def test_the_library_is_compiled_once_for_the_same_sources(afresh, monkeypatch):
     if find_compiler() is None:
         pytest.skip("needs a C++ compiler")
-    path, *others = (library._compile_pass(unit) for unit in UNITS.values())
+    with ThreadPoolExecutor() as pool:
+        path, *others = pool.map(library._compile_pass, UNITS.values())
     assert len({path, *others}) == len(UNITS)
     compiled = path.read_bytes()
     monkeypatch.setattr(library.subprocess, "run", None)  # Not called again.

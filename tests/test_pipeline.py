@@ -18,8 +18,10 @@ from tests.imports import ROOT
 SMALL = {
     "data": {"source": "sample", "calibration_images": 60, "evaluation_images": 60},
     "model": {"weights": "random"},  # So that other weights to ship change no expectation.
-    "runtime": {"batch_size": 16},
+    "resolutions": {"low": 16, "mid": 24, "high": 32},
+    "runtime": {"batch_size": 4},
     "extract": {"shard_images": 20},
+    "replay": {"compare_images": 8, "single_stream_block": 5, "offline_block": 20, "warmup_windows": 3},
 }
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
