@@ -56,19 +56,22 @@ def load_training(
         digest_content(pixels) for _, pixels in _decode(archive, archive.labelled, canvas_px, advance)
     }
     digest = hashlib.sha256()
-    usable: list[tuple[LabelledImage, Tensor]] = []
-    for image, pixels in _decode(archive, archive.training, canvas_px, advance):
-        content = digest_content(pixels)
+    usable: list[LabelledImage] = []
+    # Room for all from the start: single images that are then stacked would take it twice.
+    pixels = torch.empty(len(archive.training), 3, canvas_px, canvas_px, dtype=torch.uint8)
+    for image, decoded in _decode(archive, archive.training, canvas_px, advance):
+        content = digest_content(decoded)
         if content not in validation:
-            usable.append((image, pixels))
+            pixels[len(usable)] = decoded
+            usable.append(image)
             digest.update(f"{image.image_id} {image.wnid}\n".encode() + content)
-    held = _hold_out(archive, [image for image, _ in usable], holdout_per_class, seed)
+    held = _hold_out(archive, usable, holdout_per_class, seed)
     labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
-    parts = [
-        _stack([pair for pair in usable if (pair[0].image_id in held) == is_held], labels)
-        for is_held in (False, True)
-    ]
-    return TrainingData(parts[0], parts[1], len(archive.training) - len(usable), digest.hexdigest())
+    is_held = torch.tensor([image.image_id in held for image in usable])
+    numbers = torch.tensor([labels[image.wnid] for image in usable])
+    holdout = Images(pixels[: len(usable)][is_held], numbers[is_held])
+    train = Images(_move_to_front(pixels, (~is_held).nonzero().flatten().tolist()), numbers[~is_held])
+    return TrainingData(train, holdout, len(archive.training) - len(usable), digest.hexdigest())
 
 
 def _decode(
@@ -99,8 +102,8 @@ def _hold_out(archive: Archive, images: list[LabelledImage], per_class: int, see
     return held
 
 
-def _stack(pairs: list[tuple[LabelledImage, Tensor]], labels: dict[str, int]) -> Images:
-    return Images(
-        torch.stack([pixels for _, pixels in pairs]),
-        torch.tensor([labels[image.wnid] for image, _ in pairs]),
-    )
+def _move_to_front(pixels: Tensor, rows: list[int]) -> Tensor:
+    """The images of these rising rows, in place; those that they take the place of are lost."""
+    for place, row in enumerate(rows):
+        pixels[place] = pixels[row]
+    return pixels[: len(rows)]

@@ -114,13 +114,18 @@ def find_right(
 ) -> dict[Role, Tensor]:
     """By role, for every validation image of the archive whether top-1 is right, (N,)."""
     labels = {wnid: label for label, (wnid, _) in enumerate(archive.classes)}
-    expected = torch.tensor([labels[image.wnid] for image in archive.labelled])
-    canvases = torch.stack([decode_canvas(archive.read(i.member), canvas_px) for i in archive.labelled])
-    right: dict[Role, Tensor] = {}
-    for role, size_px in sizes_px.items():
-        engine = build_engine(Spec(weights, canvas_px, size_px, runtime), batch_size)
-        right[role] = answer(engine, canvases, advance) == expected
-    return right
+    engines = {
+        role: build_engine(Spec(weights, canvas_px, size_px, runtime), batch_size)
+        for role, size_px in sizes_px.items()
+    }
+    right: dict[Role, list[Tensor]] = {role: [] for role in engines}
+    for start in range(0, len(archive.labelled), batch_size):
+        images = archive.labelled[start : start + batch_size]
+        canvases = torch.stack([decode_canvas(archive.read(image.member), canvas_px) for image in images])
+        expected = torch.tensor([labels[image.wnid] for image in images])
+        for role, engine in engines.items():
+            right[role].append(answer(engine, canvases, advance) == expected)
+    return {role: torch.cat(parts) for role, parts in right.items()}
 
 
 def score_validation(right: Mapping[Role, Tensor]) -> dict[Role, dict[str, float]]:
