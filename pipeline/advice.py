@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.judge import column
 from pipeline.mid import is_answered, lead_of_mid
 from pipeline.params.fit import FitParams
-from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE
+from pipeline.policy import ALWAYS_ESCALATE, is_number
 from pipeline.recommend import Limits, Recommendation, confidence_each
 from pipeline.timing import Floats
 
@@ -113,7 +113,7 @@ def _against(mid: Mid, found: Recommendation) -> str:
 
 def settings_of(found: Recommendation, direction: int) -> dict[str, str | float]:
     """The parameters that make fit take the recommended threshold, in the proxy's own units."""
-    if found.threshold in (NEVER_ESCALATE, ALWAYS_ESCALATE):
+    if not is_number(found.threshold):
         rule, value = "escalation_rate", float(found.threshold == ALWAYS_ESCALATE)
     else:
         rule, value = "fixed", direction * found.threshold

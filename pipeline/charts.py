@@ -18,8 +18,8 @@ from pipeline.looks import (
     policy_colours,
     vertical_rule,
 )
+from pipeline.policy import is_number
 
-ALWAYS_OR_NEVER = 1e308  # thresholds beyond this stand for "no number", see the policy file
 MOST_POINTS = 3000
 GROUPS = 20
 ORACLE_TITLES = {
@@ -27,11 +27,6 @@ ORACLE_TITLES = {
     "disagreement": "share whose top-1 changes",
     "benefit": "share that only high gets right",
 }
-
-
-def is_number(threshold: float) -> bool:
-    """False for the thresholds that mean always or never."""
-    return math.isfinite(threshold) and abs(threshold) < ALWAYS_OR_NEVER
 
 
 def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> Spec:

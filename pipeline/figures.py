@@ -12,6 +12,7 @@ from pipeline.looks import Spec
 from pipeline.measured import Document, Metrics
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import OracleName
+from pipeline.policy import is_number
 
 
 class Figure(NamedTuple):
@@ -23,7 +24,7 @@ class Figure(NamedTuple):
 
 def _proxy_caption(policy: Document, threshold: float) -> str:
     side = "right" if policy["direction"] == 1 else "left"
-    if charts.is_number(threshold):
+    if is_number(threshold):
         line = f"Images {side} of the dashed threshold are escalated."
     else:
         ever = "never" if policy["threshold"] > 0 else "always"

@@ -16,7 +16,7 @@ from pipeline.judge import column, has_labels, judge, plot_tables
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES
 from pipeline.params.fit import FitParams
-from pipeline.policy import Policy, decide, score
+from pipeline.policy import Policy, decide, is_number, score
 from pipeline.proxies import get_proxy
 from pipeline.regression import calibrate, learn_direction, learn_proxy, rank_correlation
 from pipeline.samples import join_proxies
@@ -103,7 +103,7 @@ def _measure(
         "direction": policy.direction,
         "threshold_proxy": policy.direction * policy.threshold,
         "threshold_oracle": float(expected_oracle(calibration, np.array([policy.threshold]))[0])
-        if abs(policy.threshold) < np.finfo(np.float64).max
+        if is_number(policy.threshold)
         else None,
         "calibration": {
             "images": len(calibrating),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.answers import PolicyName
 from pipeline.deferral import accuracy_curve
-from pipeline.policy import escalate
+from pipeline.policy import escalate, is_number
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats
 
@@ -71,7 +71,7 @@ def draw_frontier(outcome: Outcome, scores: Floats, oracle: Floats) -> Frontier:
     at = _find_knee(latency_ms, reached)
     columns: dict[str, Any] = {
         "escalation_rate": rates,
-        "threshold": [_finite(threshold) for threshold in thresholds],
+        "threshold": [threshold if is_number(threshold) else None for threshold in thresholds],
         "latency_ms": latency_ms,
         **curves,
         "pareto": _undominated(latency_ms, reached, _statics(outcome)).astype(int),
@@ -141,11 +141,6 @@ def _find_knee(latency_ms: Floats, quality: Floats) -> int | None:
     above = quality - (quality[0] + along * (quality[-1] - quality[0]))
     at = int(np.argmax(above))
     return at if above[at] > 0 else None
-
-
-def _finite(threshold: float) -> float | None:
-    """None for the thresholds that stand for always and never."""
-    return threshold if abs(threshold) < np.finfo(np.float64).max else None
 
 
 def _number(value: Any) -> float | None:

@@ -73,6 +73,11 @@ def escalate(scores: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]
     return ~(scores <= threshold)
 
 
+def is_number(threshold: float) -> bool:
+    """False for the two ends, which stand for always and never."""
+    return abs(threshold) < NEVER_ESCALATE
+
+
 def decide(policy: Policy, proxy: ArrayLike) -> NDArray[np.bool_]:
     """Proxy values (N,) of the low pass to (N,) booleans: run the high pass as well?"""
     return escalate(score(proxy, policy.direction), policy.threshold)

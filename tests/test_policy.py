@@ -15,6 +15,7 @@ from pipeline.policy import (
     decide,
     decide_one,
     escalate,
+    is_number,
     read_policy,
     score,
     write_policy,
@@ -44,6 +45,9 @@ def test_the_two_ends_hold_for_every_number_and_nan_escalates_all_the_same():
     extreme = np.array([-1e308, 0.0, 1e308, np.nan])
     assert escalate(extreme, NEVER_ESCALATE).tolist() == [False, False, False, True]
     assert escalate(extreme, ALWAYS_ESCALATE).tolist() == [True, True, True, True]
+    assert not is_number(NEVER_ESCALATE)
+    assert not is_number(ALWAYS_ESCALATE)
+    assert is_number(-1e308)
 
 
 def test_a_policy_survives_its_file_bit_for_bit(tmp_path):
