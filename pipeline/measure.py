@@ -61,20 +61,18 @@ def read_sample(images: Path, canvas_px: int, at_most: int | None) -> Sample:
     chosen = _draw(images, at_most)
     ids: list[str] = []
     wnids: list[str] = []
-    canvases: list[Tensor] = []
-    for batch in iter_batches(images, ["image_id", "split", "wnid", "jpeg"]):
-        for image_id, split, wnid, jpeg in zip(*(column.to_pylist() for column in batch), strict=True):
-            if split == "evaluation" and (chosen is None or image_id in chosen):
+    canvases = torch.empty(len(chosen), 3, canvas_px, canvas_px, dtype=torch.uint8)
+    for batch in iter_batches(images, ["image_id", "wnid", "jpeg"]):
+        for image_id, wnid, jpeg in zip(*(column.to_pylist() for column in batch), strict=True):
+            if image_id in chosen:
+                canvases[len(ids)] = decode_stored(image_id, jpeg, canvas_px)
                 ids.append(image_id)
                 wnids.append(wnid)
-                canvases.append(decode_stored(image_id, jpeg, canvas_px))
-    return Sample(ids, wnids, torch.stack(canvases))
+    return Sample(ids, wnids, canvases)
 
 
-def _draw(images: Path, at_most: int | None) -> set[str] | None:
+def _draw(images: Path, at_most: int | None) -> set[str]:
     """Ids of `at_most` evaluation images, by hash: names may begin with the class. None: all."""
-    if at_most is None:
-        return None
     columns = read_table(images, ["image_id", "split"]).to_pydict()
     pairs = zip(columns["image_id"], columns["split"], strict=True)
     known = [image_id for image_id, split in pairs if split == "evaluation"]
