@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pipeline.calibration import Floats
 
 Bools = NDArray[np.bool_]
+# How often images stand in resamples: a few times, however many there are.
+Counts = NDArray[np.uint16]
 
 _RESAMPLES_AT_ONCE = 100
 
@@ -49,7 +51,7 @@ def accuracy_curve(scores: Floats, low: Bools, high: Bools, rates: Floats) -> Fl
     return np.asarray((low.sum() + gained[np.round(rates * len(low)).astype(int)]) / len(low))
 
 
-def gain_over_random(scores: Floats, oracle: Floats, weights: Floats, confidence: float) -> Interval | None:
+def gain_over_random(scores: Floats, oracle: Floats, weights: Counts, confidence: float) -> Interval | None:
     """Area between the score's curve and random, over that between oracle and random, with its interval.
 
     0: no better than random; 1: as good as the oracle; negative: worse than random. None where the
@@ -60,26 +62,28 @@ def gain_over_random(scores: Floats, oracle: Floats, weights: Floats, confidence
     return percentile_interval(resample(partial(area_gain, scores, oracle), weights), confidence)
 
 
-def agreement_over_random(escalated: Bools, agree: Bools, weights: Floats, confidence: float) -> Interval:
+def agreement_over_random(escalated: Bools, agree: Bools, weights: Counts, confidence: float) -> Interval:
     """Agreement less what random escalation at the same rate would reach, with its interval."""
     return percentile_interval(resample(partial(_agreement_gain, escalated, agree), weights), confidence)
 
 
-def draw_weights(count: int, resamples: int, seed: int) -> Floats:
+def draw_weights(count: int, resamples: int, seed: int) -> Counts:
     """(resamples, count): how often each of `count` images stands in each bootstrap sample."""
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, count, size=(resamples, count), dtype=np.int32)
-    return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
+    weights = np.empty((resamples, count), dtype=np.uint16)
+    for row in weights:
+        row[:] = np.bincount(rng.integers(0, count, size=count, dtype=np.int32), minlength=count)
+    return weights
 
 
-def resample(statistic: Callable[[Floats], Floats], weights: Floats) -> Floats:
+def resample(statistic: Callable[[Floats], Floats], weights: Counts) -> Floats:
     """(R + 1,): the statistic of the images as they are, then of every resample.
 
     `statistic` takes weights (r, N) and returns (r,).
     """
     parts = np.array_split(weights, -(-len(weights) // _RESAMPLES_AT_ONCE))
-    whole = np.ones((1, weights.shape[1]))
-    return np.concatenate([statistic(part) for part in (whole, *parts)])
+    whole = np.ones((1, weights.shape[1]), dtype=np.uint16)
+    return np.concatenate([statistic(part.astype(np.float64)) for part in (whole, *parts)])
 
 
 def percentile_interval(values: Floats, confidence: float) -> Interval:

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipeline.calibration import Floats
 from pipeline.deferral import (
+    Counts,
     accuracy_curve,
     agreement_curve,
     area_over_random,
@@ -73,7 +74,7 @@ def _usable_oracles(deltas: pl.DataFrame) -> list[OracleName]:
     return [name for name in ORACLES if labelled or name != "benefit"]
 
 
-def _gains(scores: Mapping[str, Floats], oracle: Floats, weights: Floats) -> dict[str, Floats]:
+def _gains(scores: Mapping[str, Floats], oracle: Floats, weights: Counts) -> dict[str, Floats]:
     """By proxy (R + 1,): the gain over random on the images as they are, then on every resample."""
     if np.ptp(oracle) == 0:
         return dict.fromkeys(scores, np.full(len(weights) + 1, np.nan))

@@ -77,7 +77,7 @@ def test_every_resample_averages_over_its_own_ties(levels):
     scores = rng.integers(levels, size=40).astype(float) if levels else rng.normal(size=40)
     oracle, weights = rng.exponential(size=40), draw_weights(40, 20, seed=0)
     by_hand = [area_by_pairs(scores, oracle, row.astype(int)) for row in weights]
-    assert area_over_random(scores, oracle, weights) == pytest.approx(by_hand, abs=1e-12)
+    assert area_over_random(scores, oracle, weights.astype(float)) == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_a_constant_oracle_has_no_gain():
