@@ -10,7 +10,6 @@ from pipeline.files import whole_file
 from pipeline.folders import measure_folder, pack_folder
 from pipeline.mirrors import DEFAULT_EFFORT, Effort, Remote, check_file, download_remote
 from pipeline.outside import find_outside
-from pipeline.sample import draw_sample
 from pipeline.transfer import Progress, require_space
 
 CACHE = Path(".cache/download")
@@ -61,6 +60,8 @@ def pack_local(source: Path, sha256: str | None, destination: Path, effort: Effo
 
 
 def _draw_checked(destination: Path, sha256: str | None) -> None:
+    from pipeline.sample import draw_sample  # And torch with it, which nothing else here needs.
+
     with _checked_file(destination, sha256, "data.source 'sample'") as temporary:
         draw_sample(temporary)
 

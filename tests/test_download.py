@@ -344,7 +344,7 @@ def test_a_copy_that_went_wrong_is_never_in_place(
 def test_a_sample_of_another_digest_is_never_in_place(
     project: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.download.draw_sample", lambda target: target.write_bytes(content))
+    monkeypatch.setattr("pipeline.sample.draw_sample", lambda target: target.write_bytes(content))
     assert refuse_over(project / "raw/archive.zip", "sample", "0" * 64) == (
         f"data.source 'sample': sha256 is {digest(content)}, expected {'0' * 64}; "
         "it is another or a damaged file"
