@@ -216,7 +216,8 @@ def _local(state: Mapping[str, Tensor]) -> nn.Conv2d:
     """The convolution whose middle tap also carries the patches on."""
     weight, bias = state["local.weight"].clone(), state["local.bias"]
     weight[:, :, 1, 1] += 1
-    layer = nn.Conv2d(len(bias), len(bias), kernel_size=3, padding=1, groups=len(bias))
+    width = len(bias)
+    layer: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, width, width, kernel_size=3, padding=1, groups=width)
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
 

@@ -186,6 +186,13 @@ def test_a_last_block_that_sees_its_neighbours_answers_as_eager():
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("drawn", [weights(), LOCAL])
+def test_a_build_draws_no_numbers_that_would_be_overwritten(drawn):
+    before = torch.get_rng_state()
+    FusedViT(drawn, 32, None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)
 def test_sizes_with_heads_of_their_own_answer_as_eager(backend, precision):
     reason = why_not(backend, CPU, precision)

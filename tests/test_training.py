@@ -17,7 +17,7 @@ from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.archive import open_archive
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
-from pipeline.images import resize
+from pipeline.images import decode_canvas, resize
 from pipeline.params.model import ModelParams
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import RecipeParams, TrainParams
@@ -421,13 +421,30 @@ def test_held_out_images_are_drawn_from_every_class_and_are_not_trained_on(data)
     assert not contents & {image.numpy().tobytes() for image in data.holdout.pixels}
 
 
-def test_a_training_image_that_is_also_a_validation_image_is_left_out(tmp_path):
-    archive = write_archive(tmp_path / "a.zip")
+def write_archive_with_copy(path):
+    """Between its training images one that a validation image shows, too."""
+    archive = write_archive(path)
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr(f"{ROOT_FOLDER}train/n1/images/n1_copy.JPEG", jpeg(0))
-    found = load(archive)
+    return archive
+
+
+def test_a_training_image_that_is_also_a_validation_image_is_left_out(tmp_path):
+    found = load(write_archive_with_copy(tmp_path / "a.zip"))
     assert (found.left_out, len(found.train.labels)) == (1, 6)
     assert found.sha256 == load(write_archive(tmp_path / "b.zip")).sha256
+
+
+def test_every_training_image_keeps_its_label_and_its_place(tmp_path):
+    archive = write_archive_with_copy(tmp_path / "a.zip")
+    with open_archive(archive) as opened:
+        shown = [decode_canvas(opened.read(image.member), 64).numpy().tobytes() for image in opened.training]
+        labels = [("n1", "n2").index(image.wnid) for image in opened.training]
+    found = load(archive)
+    for part in (found.train, found.holdout):
+        places = [shown.index(image.numpy().tobytes()) for image in part.pixels]
+        assert places == sorted(places)
+        assert [labels[place] for place in places] == part.labels.tolist()
 
 
 def without_training(archive, path, wnid):
