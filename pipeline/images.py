@@ -143,6 +143,15 @@ def decode_stored(image_id: str, jpeg: bytes, canvas_px: int) -> Tensor:
         raise PipelineError(f"{image_id}: cannot be decoded ({error}); run prepare again") from None
 
 
+def make_room(count: int, size_px: int, remedy: str) -> Tensor:
+    """(count, 3, size_px, size_px) uint8, to be filled; raises PipelineError where memory is short."""
+    try:
+        return torch.empty(count, 3, size_px, size_px, dtype=torch.uint8)
+    except (RuntimeError, MemoryError) as error:
+        found = f"{count:,} images of {size_px} px take {3e-9 * count * size_px**2:,.1f} GB"
+        raise PipelineError(f"{found}, for which there is no memory; {remedy}") from error
+
+
 def digest_content(pixels: Tensor) -> bytes:
     """SHA-256 of shape and pixels: the same for every file that shows the same."""
     digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())

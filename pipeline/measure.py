@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.answers import NEEDS, Answers, PolicyName
 from pipeline.cascade import Bench, Cascade
 from pipeline.engines.base import Engine, halvings
-from pipeline.images import decode_stored
+from pipeline.images import decode_stored, make_room
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.params.replay import ReplayParams, Scenario
@@ -61,7 +60,7 @@ def read_sample(images: Path, canvas_px: int, at_most: int | None) -> Sample:
     chosen = _draw(images, at_most)
     ids: list[str] = []
     wnids: list[str] = []
-    canvases = torch.empty(len(chosen), 3, canvas_px, canvas_px, dtype=torch.uint8)
+    canvases = make_room(len(chosen), canvas_px, "set replay.images to fewer")
     for batch in iter_batches(images, ["image_id", "wnid", "jpeg"]):
         for image_id, wnid, jpeg in zip(*(column.to_pylist() for column in batch), strict=True):
             if image_id in chosen:

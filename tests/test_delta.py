@@ -32,7 +32,9 @@ def compute(tmp_path, images, low_order=range(4), high_order=range(4), high_prin
     return compute_deltas(images, low, high)[0]
 
 
-def test_distances_by_hand(tmp_path, images):
+@pytest.mark.parametrize("rows", [3, 4096])
+def test_distances_by_hand(tmp_path, images, rows, monkeypatch):
+    monkeypatch.setattr("pipeline.delta._ROWS", rows)
     table = compute(tmp_path, images)
     assert table["image_id"].to_list() == IDS
     assert table["delta"].to_list() == [5, 0, 1, 2]

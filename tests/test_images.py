@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from pipeline import images
-from pipeline.images import decode_canvas, decode_rgb, resize
+from pipeline.errors import PipelineError
+from pipeline.images import decode_canvas, decode_rgb, make_room, resize
 from tests.archives import jpeg
 
 
@@ -192,3 +193,8 @@ def test_canvas_of_the_right_size_is_the_decoded_image() -> None:
 
 def test_canvas_scales_small_images_up() -> None:
     assert decode_canvas(jpeg(3, size=(5, 9)), 16).shape == (3, 16, 16)
+
+
+def test_more_images_than_memory_holds_are_told_with_what_to_do() -> None:
+    with pytest.raises(PipelineError, match=r"px take 12,288,000\.0 GB, .* no memory; set replay\.images"):
+        make_room(10**12, 64, "set replay.images to fewer")

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.ahead import decode_ahead
 from pipeline.archive import Archive
 from pipeline.errors import PipelineError
-from pipeline.images import decode_canvas, digest_content
+from pipeline.images import decode_canvas, digest_content, make_room
 from pipeline.layouts import LabelledImage
 from pipeline.split import rank
 
@@ -58,7 +58,7 @@ def load_training(
     digest = hashlib.sha256()
     usable: list[LabelledImage] = []
     # Room for all from the start: single images that are then stacked would take it twice.
-    pixels = torch.empty(len(archive.training), 3, canvas_px, canvas_px, dtype=torch.uint8)
+    pixels = make_room(len(archive.training), canvas_px, "train on fewer, or on smaller ones")
     for image, decoded in _decode(archive, archive.training, canvas_px, advance):
         content = digest_content(decoded)
         if content not in validation:
