@@ -4,17 +4,18 @@ import shutil
 import subprocess
 from functools import cache
 
-_NAMES = ("g++", "clang++")
-NEEDED = "needs a C++ compiler; install g++ (Debian: apt-get install g++)"
+# The C++ uses what GCC alone has.
+_NAME = "g++"
+NEEDED = "needs a C++ compiler; install g++ 11 or newer (Debian: apt-get install g++)"
 
 
 def find_compiler() -> str | None:
-    """Its name; None where there is none."""
-    return next(filter(shutil.which, _NAMES), None)
+    """Its name; None where there is none that runs."""
+    return _NAME if shutil.which(_NAME) and read_version(_NAME) else None
 
 
 @cache
 def read_version(compiler: str) -> str:
-    """What it says of itself."""
-    command = [compiler, "-dumpversion"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """What it says of itself; empty where it cannot run, such as a name that stands for none."""
+    done = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

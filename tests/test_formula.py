@@ -11,7 +11,7 @@ from pipeline.engines.native.formula import UntoldError, write_formula
 from pipeline.engines.native.library import load_score
 from pipeline.engines.native.units import UNITS
 from pipeline.learned import Learned
-from pipeline.proxies import PROXIES
+from pipeline.proxies import PROXIES, library_of, step_lengths
 
 RNG = np.random.default_rng(0)
 LEARNED = Learned(tuple(RNG.normal(size=2 * 12 + 14)), 0.5)
@@ -67,6 +67,20 @@ def in_place(trace, _logits):
 
 def by_keyword(_trace, logits):
     return logits.sum(axis=-1)
+
+
+def of_two_pairs(trace, _logits):
+    xp = library_of(trace)
+    lengths = step_lengths(trace)
+    first = xp.concatenate((lengths[:, :1], lengths[:, 1:2]), -1)
+    second = xp.concatenate((lengths[:, 2:3], lengths[:, 3:4]), -1)
+    return (first - second).sum(-1)
+
+
+def test_parts_that_look_alike_are_told_apart(monkeypatch):
+    trace, logits = RNG.normal(size=(5, 5, 8)).astype(np.float32), np.zeros((5, 4), dtype=np.float32)
+    found = compiled(of_two_pairs, 5, 8, 4, monkeypatch)(trace, logits)
+    np.testing.assert_allclose(found, of_two_pairs(trace, logits), rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("proxy", [largest, in_place, by_keyword])

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
-from pipeline.compiler import find_compiler
+from pipeline.compiler import find_compiler, read_version
 from pipeline.engines.base import TOLERANCE
 from pipeline.engines.build import build_engine
 from pipeline.engines.native import library
@@ -94,6 +96,16 @@ def test_any_shape_on_any_number_of_threads_answers_as_eager(backend, shape, thr
     for count in (len(IMAGES), 1, 4):  # What an earlier pass left behind must not matter.
         errors = relative_errors(engine.run(IMAGES[:count]), eager.run(IMAGES[:count]))
         assert all(0 < error < TOLERANCE[precision] for error in errors)
+
+
+@pytest.mark.parametrize("local", [0, 2])
+def test_an_image_of_fewer_tokens_than_there_are_threads_leaves_some_idle(backend, local):
+    """Five tokens on eight: image by image, so that what an earlier one left would show."""
+    shape = Architecture("few", 32, 64, 2, 2, 10, local=local)
+    eager = build_engine(of_shape(shape, "eager"), 1)
+    engine = build_engine(of_shape(shape, backend, threads=8), 1)
+    for image in IMAGES.split(1):
+        assert max(relative_errors(engine.run(image), eager.run(image))) < 5e-5
 
 
 @pytest.mark.parametrize("shape", SHAPES[-2:], ids=lambda shape: shape.name)
@@ -324,6 +336,28 @@ def test_memory_that_is_no_canvas_is_not_read(backend, canvases):
         engine.run(canvases)
 
 
+def test_a_fork_is_told_to_build_its_own_engine_and_can():
+    """It has none of the threads that the engine's passes would wait for."""
+    backend = next((name for name in NATIVE if why_not(name, CPU, "float32") is None), None)
+    if backend is None:
+        pytest.skip("needs a native engine")
+    asked = of_shape(SHAPES[2], backend)
+    engine = build_engine(asked, 1)
+    expected = engine.run(IMAGES[:1]).logits.clone()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        torch.set_num_threads(1)  # Those of torch's own are not there, either.
+        same = False
+        try:
+            with pytest.raises(PipelineError, match="before its process forked"):
+                engine.run(IMAGES[:1])
+            same = torch.equal(build_engine(asked, 1).run(IMAGES[:1]).logits, expected)
+        finally:
+            os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_engines_of_all_units_share_one_team():
     """Idle threads of a second team would look for work on the cores of the first."""
     kinds = [(backend, precision) for backend in NATIVE for precision in ("float32", "bfloat16", "int8")]
@@ -377,10 +411,11 @@ def test_every_native_backend_has_a_unit():
 
 
 def test_the_instructions_that_the_processor_lacks_are_named(afresh, monkeypatch):
-    monkeypatch.setattr(library, "processor_flags", lambda: {"amx_tile"})
+    missing = {"amx_bf16", "avx512_bf16"}
+    monkeypatch.setattr(library, "processor_flags", lambda: set(UNITS["amx"].instructions) - missing)
     assert (
         why_not_native("amx", "float32")
-        == "the processor has no amx_bf16, avx512_bf16; use runtime.backend: auto"
+        == "the processor has no avx512_bf16, amx_bf16; use runtime.backend: auto"
     )
 
 
@@ -416,7 +451,19 @@ def test_a_cache_that_cannot_be_written_is_a_reason(afresh, monkeypatch):
         pytest.skip("needs a C++ compiler")
     (afresh / "file").write_text("")
     monkeypatch.setattr(library, "CACHE", afresh / "file" / "cache")
-    assert "Not a directory" in why_not_native("avx2", "float32")
+    reason = why_not_native("avx2", "float32")
+    assert "Not a directory" in reason
+    assert "set HOME to a folder that is" in reason
+
+
+def test_a_compiler_that_does_not_run_is_none(monkeypatch, tmp_path):
+    """A name on the PATH that stands for what is not installed, as those of ccache do."""
+    (tmp_path / "g++").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    read_version.cache_clear()
+    assert find_compiler() is None
+    read_version.cache_clear()
 
 
 def test_the_library_is_compiled_once_for_the_same_sources(afresh, monkeypatch):

@@ -8,6 +8,7 @@ float32 products on the vector unit (the BF16x3 mode of Intel's oneMKL does the 
 """
 
 import ctypes
+import os
 import weakref
 
 import numpy as np
@@ -45,7 +46,9 @@ class NativeEngine(Engine):
         self.handle = self.library.vit_create(ctypes.byref(self.packed.model), team, piece)
         if not self.handle:
             raise MemoryError(f"no memory for passes of {piece} images on {spec.runtime.threads} threads")
-        weakref.finalize(self, self.library.vit_destroy, self.handle)
+        # At the process's end the system takes the memory; a thread may still be in a pass.
+        weakref.finalize(self, self.library.vit_destroy, self.handle).atexit = False
+        self.process = os.getpid()
         # In the answer's order.
         widths = ((shape.classes,), (shape.width,), (shape.depth + 1, shape.width), ())
         self.whole = [torch.zeros(batch_size, *width) for width in widths]
@@ -70,11 +73,18 @@ class NativeEngine(Engine):
     def _pass(self, canvases: Tensor) -> list[NDArray[np.float32]]:
         """Logits, embeddings, traces and scores, in the engine's own memory."""
         count, *canvas = canvases.shape
-        if count > self.batch_size or canvas != self.canvas or canvases.dtype != torch.uint8:
+        # The pass reads the memory without looking.
+        fits = count <= self.batch_size and canvas == self.canvas
+        if not (fits and canvases.dtype == torch.uint8 and canvases.is_cpu):
             raise ValueError(
-                f"canvases of {tuple(canvases.shape)} {canvases.dtype}, expected up to {self.batch_size} of "
-                f"{tuple(self.canvas)} torch.uint8"
-            )  # The pass reads the memory without looking.
+                f"canvases of {tuple(canvases.shape)} {canvases.dtype} on {canvases.device}, expected up to "
+                f"{self.batch_size} of {tuple(self.canvas)} torch.uint8 on cpu"
+            )
+        if os.getpid() != self.process:  # Where it would wait for them for ever.
+            raise PipelineError(
+                "the engine was built before its process forked, and a fork has none of its threads; "
+                "build it in the new process"
+            )
         canvases = canvases.contiguous()
         self.library.vit_run(self.handle, canvases.data_ptr(), count, self.outputs)
         return self.arrays if count == self.batch_size else [array[:count] for array in self.arrays]

@@ -161,7 +161,7 @@ class _Source(TorchFunctionMode):
         """What tells one argument from another."""
         if isinstance(value, Tensor):
             return f"{self._name(value)} {value.storage_offset()} {value.shape} {value.stride()}"
-        return str([self._tell(part) for part in value] if isinstance(value, list) else value)
+        return str([self._tell(part) for part in value] if isinstance(value, list | tuple) else value)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -2,10 +2,12 @@
 
 import ctypes
 import hashlib
+import os
 import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from pipeline.architecture import Architecture
 from pipeline.compiler import NEEDED, find_compiler, read_version
@@ -20,7 +22,9 @@ SOURCES = Path(__file__).parent / "src"
 CACHE = Path("~/.cache/adaptive-vit")
 _FLAGS = ("-std=c++20", "-O3", "-pthread", "-shared", "-fPIC")
 _CLOCK = "-DVIT_CLOCK"
-_TEAMS: dict[int, int] = {}
+# Teams by process, since a forked one has no threads of its parent's, and by how many threads they are.
+_TEAMS: dict[tuple[int, int], int] = {}
+_MAKING_TEAMS = Lock()
 
 
 def why_not_native(backend: str, precision: Precision, shape: Architecture | None = None) -> str | None:
@@ -53,8 +57,10 @@ def _why_no_library(name: str) -> str | None:
         return f"it {NEEDED}"
     try:
         load_library(name)
-    except (PipelineError, OSError, RuntimeError) as error:  # Such as no home, or a cache that is full.
+    except PipelineError as error:
         return str(error)
+    except (OSError, RuntimeError) as error:  # Such as no home, or a disk that is full.
+        return f"{error}; it is compiled into {CACHE}: free that for writing, or set HOME to a folder that is"
     return None
 
 
@@ -82,12 +88,14 @@ def team_of(library: ctypes.CDLL, threads: int) -> int:
     The library that asks first makes it, and all share it: the idle threads of a second team would look for
     work on the cores of the first.
     """
-    if threads not in _TEAMS:
-        handle: int | None = library.vit_create_team(threads)
-        if handle is None:
-            raise PipelineError(f"runtime.threads: the system gives no {threads} threads; use fewer")
-        _TEAMS[threads] = handle
-    return _TEAMS[threads]
+    with _MAKING_TEAMS:
+        key = os.getpid(), threads
+        if key not in _TEAMS:
+            handle: int | None = library.vit_create_team(threads)
+            if handle is None:
+                raise PipelineError(f"runtime.threads: the system gives no {threads} threads; use fewer")
+            _TEAMS[key] = handle
+        return _TEAMS[key]
 
 
 @cache
@@ -113,7 +121,8 @@ def _compile(what: str, source: str, flags: Sequence[str], folders: Sequence[Pat
     if not path.exists():
         with whole_file(path) as temporary:
             options = *flags, *(f"-I{folder}" for folder in folders)
-            command = [compiler, *options, "-x", "c++", "-", "-o", str(temporary)]
+            # In English, in which `_first_error` looks for it.
+            command = ["env", "LC_ALL=C", compiler, *options, "-x", "c++", "-", "-o", str(temporary)]
             done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise PipelineError(f"{compiler} cannot compile {what}: {_first_error(done.stderr)}")

@@ -22,17 +22,6 @@ class Unit:
 
 _SINGLES = Layout(torch.float32, planes=1, depth=4, together=1)
 _PAIRS = Layout(torch.bfloat16, planes=1, depth=8, together=2)
-_AMX = Unit(
-    "amx",
-    "amx",
-    ("amx", "bfloat16", "plain", "avx512"),
-    ("amx_tile", "amx_bf16", "avx512_bf16"),
-    ("-march=sapphirerapids",),
-    {
-        "bfloat16": Layout(torch.bfloat16, planes=1, depth=32, together=2),
-        "float32": Layout(torch.bfloat16, planes=2, depth=32, together=2),
-    },
-)
 _AVX512 = Unit(
     "avx512",
     "avx512",
@@ -48,6 +37,17 @@ _AVX512_BF16 = Unit(
     (*_AVX512.instructions, "avx512_bf16"),
     (*_AVX512.flags, "-mavx512bf16"),
     {"bfloat16": _PAIRS},
+)
+_AMX = Unit(
+    "amx",
+    "amx",
+    ("amx", "bfloat16", "plain", "avx512"),
+    (*_AVX512_BF16.instructions, "amx_tile", "amx_bf16"),
+    (*_AVX512_BF16.flags, "-mamx-tile", "-mamx-bf16", "-mtune=sapphirerapids"),
+    {
+        "bfloat16": Layout(torch.bfloat16, planes=1, depth=32, together=2),
+        "float32": Layout(torch.bfloat16, planes=2, depth=32, together=2),
+    },
 )
 # What is not in 8 bits is in bfloat16 where the processor multiplies it.
 _AVX512_BF16_INT8 = Unit(

@@ -16,12 +16,13 @@ class Engine {
 
   void run(const uint8_t* canvases, int count, const Outputs& outputs) {
     const TimedPass whole(threads_);
+    const int parts = std::min(threads_, Sizes(model_).tokens);  // Of one image: a token each, at least.
     Barrier barrier;
     std::atomic<int> next{0};
     team_.run([&](int thread) {
       const TimedThread own;
-      if (count == 1) pass(thread, 0, canvases, 1, outputs, thread, threads_, &barrier);
-      else run_pieces(thread, next, canvases, count, outputs);
+      if (count > 1) run_pieces(thread, next, canvases, count, outputs);
+      else if (thread < parts) pass(thread, 0, canvases, 1, outputs, thread, parts, &barrier);
     });
   }
 

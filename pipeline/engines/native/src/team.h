@@ -49,8 +49,9 @@ class Team {
 
   int threads() const { return threads_; }
 
-  // Every thread does `work`, the caller's as number 0; returns when all have.
-  void run(const Work& work) {
+  // Every thread does `work`, the caller's as number 0; returns when all have. Virtual, so that it is always
+  // the code of the library whose threads these are: what one library's wait knows, another's notify may not.
+  virtual void run(const Work& work) {
     const std::lock_guard<std::mutex> one(running_);
     work_ = &work;
     pending_.store(threads_ - 1, std::memory_order_relaxed);
