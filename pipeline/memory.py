@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.engines.compiled import compiled_model
 from pipeline.malloc import return_freed_memory
 
 _STATUS = Path("/proc/self/status")
@@ -36,6 +37,7 @@ def process_peak_mb(device: torch.device) -> float | None:
 
 
 def _on_cuda(work: Callable[[], None], device: torch.device) -> float:
+    compiled_model.cache_clear()  # Else the models that one policy needs would be there from another.
     gc.collect()  # What an earlier piece left in a cycle would be counted as there, and then freed.
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)

@@ -21,6 +21,8 @@ from pipeline.summary import summarise_scenario
 from pipeline.tables import REPLAY
 
 _PERCENTILES = np.arange(1.0, 100.0)
+# By which offline batches are chosen: on a GPU one is transferred while another is computed.
+_CHOOSING_BATCHES = {"cpu": 1, "cuda": 8}
 
 
 class Expected(NamedTuple):
@@ -87,7 +89,7 @@ def replay(
     latency: dict[str, list[float]] = {}
     curves: dict[str, list[float | None]] = {}
     for scenario in params.scenarios:
-        sizes = _batch_sizes(scenario, bench, few)
+        sizes = _batch_sizes(scenario, bench, sample.canvases)
         memory = measure_memory(bench, sizes, few, scenario)
         records, settled = measure_scenario(scenario, bench.build(sizes), sample, params, on_progress)
         summary = summarise_scenario(scenario, records, settled, truth, params)
@@ -125,4 +127,6 @@ def _batch_sizes(scenario: Scenario, bench: Bench, canvases: Tensor) -> dict[Rol
     """One image at a time, or what each role is fastest at."""
     if scenario == "single_stream":
         return dict.fromkeys(bench.sizes_px, 1)
-    return choose_batches(bench.build(dict.fromkeys(bench.sizes_px, bench.batch_size)).engines, canvases)
+    batches = _CHOOSING_BATCHES[bench.runtime.device.type]
+    engines = bench.build(dict.fromkeys(bench.sizes_px, bench.batch_size)).engines
+    return choose_batches(engines, canvases[: batches * bench.batch_size])

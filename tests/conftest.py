@@ -25,6 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # `make run` leaves the sample's values in the working tree; tests do not depend on them.
     document["data"] |= {"source": "tiny-imagenet", "calibration_images": 2000, "evaluation_images": 2000}
     document["model"] |= {"name": "static_vit", "weights": "random"}
+    document["runtime"] |= {"device": "cpu"}  # Where there is a GPU, tests ask for it.
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     monkeypatch.chdir(tmp_path)
     return tmp_path

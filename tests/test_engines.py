@@ -13,7 +13,7 @@ from pipeline.backends import NATIVE, why_not
 from pipeline.engines import openvino
 from pipeline.engines.base import TOLERANCE, Answer, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
-from pipeline.engines.compiled import compile_parts
+from pipeline.engines.compiled import compile_parts, fused_model
 from pipeline.engines.cudagraph import captured_sizes, list_models, split_cheapest
 from pipeline.engines.eager import EagerEngine
 from pipeline.errors import PipelineError
@@ -256,9 +256,11 @@ def on_gpu(backend, precision, size_px=32):
 @pytest.mark.parametrize("count", [1, 3, 5, 7])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_captured_engine_answers_as_eager(precision, count):
-    built = build_engine(on_gpu("cudagraph", precision), 7)
-    # Whatever the engine let go of is written over.
-    assert torch.full((1 << 28,), float("nan"), device="cuda").isnan().all()
+    asked = on_gpu("cudagraph", precision)
+    built = build_engine(asked, 7)
+    # Whatever the engine let go of is written over: blocks of the sizes that the weights of its models have.
+    states = [fused_model(asked).state_dict().values() for _ in list_models(asked)]
+    spoiled = [torch.full_like(value, float("nan")) for values in states for value in values]
     found = built.run(built.upload(IMAGES[:count])).each(torch.clone)
     # On the same device: another one's resize rounds some pixels otherwise.
     eager = build_engine(on_gpu("eager", "float32"), 7)
@@ -266,6 +268,7 @@ def test_the_captured_engine_answers_as_eager(precision, count):
     prediction = built.predict(built.upload(IMAGES[:count]))
     assert prediction.top1.tolist() == found.logits.argmax(1).tolist()
     assert prediction.proxy.tolist() == found.proxy.tolist()
+    assert all(value.isnan().all() for value in spoiled)
 
 
 @needs_gpu

@@ -15,7 +15,7 @@ from pipeline.images import resize
 Model = Callable[[Tensor], tuple[Tensor, ...]]
 
 _MOST_COMPILATIONS = 256
-_MOST_KEPT = 12
+_MOST_KEPT = 16
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -92,6 +92,8 @@ class _Captured:
         # Not inference_mode, for which the compiled engine's model would be compiled once more.
         with torch.no_grad():
             _warm_up(work)
+            # Else cuBLAS would go on with what it allocated in the graph before, and free it with that one.
+            torch._C._cuda_clearCublasWorkspaces()
             with torch.cuda.graph(self.graph):
                 self.answer = work()
                 self.summary = summarize(self.answer)
