@@ -78,6 +78,11 @@ def _read_labelled(
         found[name] = LabelledImage(f"val/{name}", wnid, image)
     if not found:
         raise PipelineError(f"{path}: {member}: annotates no image; expected one line for each image")
+    if not any(image.member in file.NameToInfo for image in found.values()):
+        raise PipelineError(
+            f"{path}: {member} annotates images of which none is in {root}val/images/; where the images are "
+            "in class folders, take that text out"
+        )
     return sort_images(list(found.values()))
 
 

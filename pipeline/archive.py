@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.annotated import is_annotated, read_annotated
 from pipeline.class_folders import read_class_folders
 from pipeline.errors import PipelineError
+from pipeline.image_names import describe_unread
 from pipeline.layouts import LabelledImage
 from pipeline.members import LIMITS, Limits, check_members, read_member
 
@@ -28,6 +29,10 @@ class Archive:
     labelled: tuple[LabelledImage, ...]
     training: tuple[LabelledImage, ...]
     _zip: zipfile.ZipFile
+
+    def describe_passed_over(self) -> str:
+        """How many of its images are in formats that are not read, by ending; empty where none is."""
+        return describe_unread(self._zip.namelist())
 
     def read(self, member: str) -> bytes:
         """The member's bytes; raises ValueError with the reason where it is missing or damaged."""

@@ -43,6 +43,11 @@ def load_weights(params: ModelParams, native_px: int) -> Weights:
             f"train one on your classes (adaptive-vit train --set start={params.weights}) and name what that "
             "writes"
         )
+    if weights.architecture.classes < 2:
+        raise PipelineError(
+            f"model.weights: {params.weights} has a classifier of one logit, in which no answers can differ; "
+            "name weights of two classes or more"
+        )
     if params.classes is None:
         return weights
     return replace(weights, classes=_list_classes(find_outside(params.classes), weights.architecture))
@@ -182,7 +187,8 @@ def _read_classes(
     found = _parse(metadata, "classes", path)
     if found is None:
         return None
-    names = found if isinstance(found, list) and all(isinstance(name, str) for name in found) else []
+    listed = found if isinstance(found, list) and all(isinstance(name, str) for name in found) else []
+    names = [normalize("NFC", name) for name in listed]
     if not 0 < len(set(names)) == len(names) <= architecture.classes:
         raise PipelineError(
             f"model.weights: {path} says classes {json.dumps(found)[:60]}; expected a list of different "

@@ -8,11 +8,8 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
-from pipeline.image_names import has_ending
+from pipeline.image_names import is_read
 from pipeline.members import LIMITS, Limits, new_member
-
-# What the layouts read beside images.
-_TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
 
 
 def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -35,7 +32,7 @@ def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 def find_files(folder: Path) -> list[Path]:
     """Images, and the texts of the layouts; raises PipelineError where one is a link to nothing."""
-    found = [path for path in walk(folder) if has_ending(path.name) or path.name in _TEXTS]
+    found = [path for path in walk(folder) if is_read(path.name)]
     if lost := next((path for path in found if not path.exists()), None):
         raise PipelineError(f"{lost}: a link to {lost.readlink()}, which is not there; mend or remove it")
     return found
@@ -56,7 +53,14 @@ def measure_folder(folder: Path, limits: Limits = LIMITS) -> int:
     files = find_files(folder)
     if not files:
         raise PipelineError(f"{folder}: no images found; expected a folder for each class, with images")
-    total_bytes = sum(path.stat().st_size for path in files)
+    sizes = {path: path.stat().st_size for path in files}
+    for path, size in sizes.items():
+        if size > limits.member_bytes:
+            raise PipelineError(
+                f"{path}: {size} bytes, more than the limit of {limits.member_bytes} for one image; make it "
+                "smaller, or move it out of the folder"
+            )
+    total_bytes = sum(sizes.values())
     if total_bytes > limits.total_bytes:
         raise PipelineError(
             f"{folder}: images of {total_bytes} bytes, more than the limit of {limits.total_bytes}; name the "
@@ -82,4 +86,8 @@ def _find_name(path: Path, folder: Path) -> str:
     except UnicodeEncodeError:
         shown = name.encode(errors="replace").decode()
         raise PipelineError(f"{folder}: the name of {shown} is no UTF-8; rename it") from None
+    if "\\" in name:
+        raise PipelineError(
+            f"{folder}: the name of {name} has a backslash, which no archive may have; rename it"
+        )
     return name

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.image_names import is_read
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may claim to hold; the official one has 120,609 members and 248 MB.
+    """What an archive may claim to hold of what is read; the official one has 120,609 members and 248 MB.
 
     ratio: of a member's bytes to what it takes, where these are more than `small_bytes`: a plain image in a
     format without compression is packed as well.
@@ -62,6 +63,10 @@ def _find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:
         return "is a symbolic link"
     if member.flag_bits & 0x1:
         return "is encrypted"
+    return _find_excess(member, limits) if is_read(name) else None
+
+
+def _find_excess(member: zipfile.ZipInfo, limits: Limits) -> str | None:
     if member.file_size > limits.member_bytes:
         return f"has {member.file_size} bytes, more than the limit of {limits.member_bytes}"
     if member.file_size > max(limits.small_bytes, limits.ratio * max(member.compress_size, 1)):
@@ -81,7 +86,7 @@ def check_members(path: Path, members: Sequence[zipfile.ZipInfo], limits: Limits
                 "pack the archive again from plain files, or use one that you trust"
             )
         seen.add(member.filename)
-    total_bytes = sum(member.file_size for member in members)
+    total_bytes = sum(member.file_size for member in members if is_read(member.filename))
     if total_bytes > limits.total_bytes:
         raise PipelineError(
             f"{path}: {total_bytes} bytes unpacked, more than the limit of {limits.total_bytes}"

@@ -28,8 +28,8 @@ def benefit(deltas: Any) -> NDArray[np.float64]:
     low, high = deltas["low_correct"].to_numpy(), deltas["high_correct"].to_numpy()
     if low.dtype != bool:  # Empty values make it an array of objects.
         raise PipelineError(
-            "fit.oracle: benefit needs labels that the model knows; these weights name no classes of the "
-            "data. Use delta or disagreement, or weights whose metadata lists their classes"
+            "fit.oracle: benefit needs labels that the model knows, of every image; delta says what "
+            "is amiss. Use delta or disagreement, or name the classes of the weights as model.classes"
         )
     return np.asarray(high & ~low, dtype=np.float64)
 

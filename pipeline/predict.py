@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from pipeline.answers import NEEDS
 from pipeline.cascade import Bench, Cascade
 from pipeline.engines.base import Answer, Coming, Engine, Prediction
 from pipeline.errors import PipelineError
-from pipeline.images import decode_canvas
+from pipeline.images import decode_canvas, stack_canvases
 from pipeline.inputs import Input
 from pipeline.policy import score
 from pipeline.reader import Batch
@@ -69,11 +68,8 @@ def _read_blocks(images: Iterable[Input], engine: Engine, on_broken: OnBroken | 
         pairs = list(itertools.islice(decoded, _BLOCK_BATCHES * engine.batch_size))
         if not pairs:
             return
-        # Not torch.stack, which wakes threads that then keep the engine's from their cores.
-        canvases = torch.empty(len(pairs), *pairs[0][1].shape, dtype=torch.uint8)
-        for row, (_, canvas) in enumerate(pairs):
-            canvases[row] = canvas
-        yield Batch(number, [name for name, _ in pairs], canvases)
+        names, canvases = zip(*pairs, strict=True)
+        yield Batch(number, list(names), stack_canvases(canvases))
 
 
 class _Overheard(Engine):

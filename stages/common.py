@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import hashlib
 import os
 import re
 import sys
@@ -61,7 +62,9 @@ class ParamsFile:
             node = node.setdefault(step, {})
             if not isinstance(node, dict):
                 raise PipelineError(f"--set {override}: {step!r} is a value, not a section")
-        node[steps[-1]] = _parse_yaml(text, f"--set {override}")
+        value = _parse_yaml(text, f"--set {override}")
+        # As it is, unless quoted: to YAML ` #` would begin a comment, also in a file's name.
+        node[steps[-1]] = text if isinstance(value, str) and text[:1] not in "'\"" else value
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def stage_command(section: str) -> Callable[[Callable[..., None]], click.Command
                 values = ParamsFile(params, overrides, section)
                 # Not the module's name, which is __main__ where DVC starts the stage.
                 name = Path(function.__code__.co_filename).stem
-                with _only_one(name, options.get("role")):
+                with _only_one(name, options.get("role"), options.get("out")):
                     function(values, **options)
 
         return click.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
@@ -151,10 +154,14 @@ def readable_errors(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _only_one(stage: str, role: str | None) -> Iterator[None]:
-    """Hold the stage's lock: an orphan of a killed run must not write beside a new one."""
+def _only_one(stage: str, role: str | None, out: Path | None) -> Iterator[None]:
+    """Hold the stage's lock: an orphan of a killed run must not write beside a new one.
+
+    Runs of one stage that write to different files, where it has an option for one, may go side by side.
+    """
     LOCKS.mkdir(parents=True, exist_ok=True)
-    path = LOCKS / ("-".join(filter(None, (stage, role))) + ".lock")
+    target = hashlib.sha256(bytes(out.resolve())).hexdigest()[:16] if out else None
+    path = LOCKS / ("-".join(filter(None, (stage, role, target))) + ".lock")
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,7 +51,7 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
     if runtime.precision != whole.precision:
         fingerprint["high_precision"] = whole.precision
     batch_size, shard_images = runtime_params.batch_size, options.shard_images
-    scratch = _scratch(fingerprint, runtime, batch_size, shard_images)
+    scratch = _scratch(fingerprint, runtime, batch_size, shard_images, embeddings / role)
     click.echo(
         f"extract {role}: {getattr(sizes, role)} px, {runtime.device}, {runtime.backend}, "
         f"{runtime.precision}, {runtime.threads} threads, batch {batch_size}"
@@ -60,6 +60,7 @@ def main(params: ParamsFile, role: Role, images: Path, embeddings: Path, metrics
         engine = build_within_memory(Spec(weights, sizes.high, getattr(sizes, role), runtime), batch_size)
         tally = extract(images, scratch, engine, fingerprint, sizes.high, batch_size, shard_images, advance)
     _publish(scratch, embeddings / role)
+    _drop_others(scratch)
     write_json(metrics / f"{role}.json", _rates(tally, runtime))
 
 
@@ -92,11 +93,23 @@ def _fingerprint(
     }
 
 
-def _scratch(fingerprint: Mapping[str, Any], runtime: Runtime, batch_size: int, shard_images: int) -> Path:
-    """Where a run goes on after it was killed: the same settings, device, installation and code."""
+def _scratch(
+    fingerprint: Mapping[str, Any], runtime: Runtime, batch_size: int, shard_images: int, target: Path
+) -> Path:
+    """Where a run goes on after it was killed: the same target, settings, device, installation and code."""
     made_by = str(runtime.device), runtime.threads, describe_machine(), _digest_code()
     settings = json.dumps([fingerprint, batch_size, shard_images, made_by], sort_keys=True)
-    return SCRATCH / f"{fingerprint['role']}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+    return SCRATCH / f"{fingerprint['role']}-{_digest(str(target.resolve()))}-{_digest(settings)}"
+
+
+def _drop_others(scratch: Path) -> None:
+    """What earlier settings left behind of the same target."""
+    for stale in SCRATCH.glob(scratch.name.rpartition("-")[0] + "-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _digest_code() -> str:
@@ -108,14 +121,12 @@ def _digest_code() -> str:
 
 
 def _publish(scratch: Path, folder: Path) -> None:
-    """Put the whole set in place at once, and drop what earlier settings of the role left behind."""
+    """Put the whole set in place at once."""
     _check_folder(folder)
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(scratch, folder)
-    for stale in SCRATCH.glob(f"{folder.name}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:

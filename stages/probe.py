@@ -16,6 +16,8 @@ from pipeline.params.model import ModelParams, ResolutionParams
 from pipeline.params.sections import SECTIONS
 from stages.common import ParamsFile, path_option, stage_command
 
+# What dvc.yaml says that download writes.
+ARCHIVE = Path("data/raw/archive.zip")
 # Of the project's own networks, as pipeline.architecture has them, which would bring torch and timm and so
 # seconds. What timm names is checked where it is built.
 PATCH_PX = {"static_vit": 4, "static_vit_local": 4, "vit_base_patch16": 16}
@@ -35,7 +37,9 @@ def main(params: ParamsFile, probe: Path) -> None:
     _check_model(model, params.section("resolutions", ResolutionParams))
     machine = describe_machine()
     write_json(probe / "machine.json", machine)
-    write_json(probe / "source.json", _identify(params.section("data", DataParams).source))
+    source = params.section("data", DataParams).source
+    _check_source(source)
+    write_json(probe / "source.json", _identify(source))
     classes = {"classes": _identify(model.classes)} if model.classes else {}
     write_json(probe / "weights.json", _identify(model.weights) | classes)
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
@@ -67,6 +71,14 @@ def _check_model(model: ModelParams, resolutions: ResolutionParams) -> None:
                 f"resolutions.{role}: {size_px} px is no multiple of the model's patch size {patch_px}; "
                 f"use {size_px - rest} or {size_px - rest + patch_px}"
             )
+
+
+def _check_source(source: str) -> None:
+    if find_outside(source).resolve() == ARCHIVE.resolve():
+        raise PipelineError(
+            f"data.source: {source} is where download puts its copy, and DVC deletes what is there before it "
+            "runs download; move the file elsewhere, and name that"
+        )
 
 
 def _identify(name: str) -> dict[str, Any]:

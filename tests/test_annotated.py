@@ -91,6 +91,13 @@ def test_an_accent_may_be_packed_as_a_letter_of_its_own(tmp_path: Path) -> None:
         assert archive.read(archive.labelled[0].member) == b"pixels"
 
 
+def test_annotations_of_images_that_are_in_class_folders_are_refused(tmp_path: Path) -> None:
+    """As tools leave them that move the validation images."""
+    content = members([("val_0.JPEG", "n1", jpeg(0))], ["n1"], "")
+    content["val/n1/val_0.JPEG"] = content.pop("val/images/val_0.JPEG")
+    refuse(write_zip(tmp_path / "a.zip", content), "none is in val/images/", "take that text out")
+
+
 def test_the_layout_elsewhere_is_refused(tmp_path: Path) -> None:
     deep = write_zip(tmp_path / "a.zip", members(balanced(1), WNIDS, "a/b/"))
     refuse(deep, "a/b/val/val_annotations.txt", "inside one folder")

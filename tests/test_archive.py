@@ -55,10 +55,17 @@ def test_limits_of_count_size_and_ratio(tmp_path: Path) -> None:
     refuse(stored, "5 members", "limit of 4", limits=Limits(members=4))
     refuse(stored, "more than the limit of 100", limits=Limits(member_bytes=100))
     refuse(stored, "bytes unpacked", "limit of 200", limits=Limits(total_bytes=200))
-    bomb = write_zip(tmp_path / "b.zip", {"bomb": bytes(5_000_000)}, zipfile.ZIP_DEFLATED)
-    refuse(bomb, "'bomb'", "to 5000000", "200 to 1")
+    bomb = write_zip(tmp_path / "b.zip", {"bomb.jpg": bytes(5_000_000)}, zipfile.ZIP_DEFLATED)
+    refuse(bomb, "'bomb.jpg'", "to 5000000", "200 to 1")
     plain = {"val/c/a.bmp": bytes(4_000_000), "val/c/b.bmp": bytes(10)}
     with open_archive(write_zip(tmp_path / "c.zip", plain, zipfile.ZIP_DEFLATED)) as opened:
+        assert len(opened.labelled) == 2
+
+
+def test_what_is_not_read_may_be_of_any_size(tmp_path: Path) -> None:
+    content = {"cats/1.jpg": b"", "dogs/1.jpg": b"", "model.npy": bytes(5_000_000)}
+    path = write_zip(tmp_path / "a.zip", content, zipfile.ZIP_DEFLATED)
+    with open_archive(path, Limits(member_bytes=100, total_bytes=200)) as opened:
         assert len(opened.labelled) == 2
 
 

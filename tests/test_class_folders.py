@@ -22,7 +22,7 @@ def read(folder: Path, *names: str) -> dict[str, list[tuple[str, str]]]:
         return summarize(archive)
 
 
-@pytest.mark.parametrize("root", ["", "pets/"])
+@pytest.mark.parametrize("root", ["", "pets/", "data/pets/", "./", "./data/"])
 def test_a_folder_is_a_class(tmp_path: Path, root: str) -> None:
     found = read(
         tmp_path, f"{root}dogs/1.jpg", f"{root}cats/2.PNG", f"{root}cats/1.jpeg", f"{root}cats/3.webp"
@@ -37,8 +37,8 @@ def test_a_folder_is_a_class(tmp_path: Path, root: str) -> None:
     }
 
 
-@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
-@pytest.mark.parametrize("root", ["", "pets/"])
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test", "Val"])
+@pytest.mark.parametrize("root", ["", "pets/", "data/pets/", "./", "./data/"])
 def test_splits_are_kept_apart(tmp_path: Path, root: str, held_out: str) -> None:
     found = read(
         tmp_path, f"{root}train/dogs/1.jpg", f"{root}train/cats/2.jpg", f"{root}{held_out}/cats/1.jpg"
@@ -74,13 +74,19 @@ def test_folders_in_a_class_belong_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "val/"])
 def test_images_without_folders_have_no_class(tmp_path: Path, folder: str) -> None:
     found = read(tmp_path, f"{folder}2.jpg", f"{folder}1.jpg")
-    assert found["classes"] == [("none", "none")]
-    assert found["labelled"] == [(f"{folder}1.jpg", "none"), (f"{folder}2.jpg", "none")]
+    assert found["classes"] == [("", "")]
+    assert found["labelled"] == [(f"{folder}1.jpg", ""), (f"{folder}2.jpg", "")]
 
 
-def test_a_class_may_be_called_none(tmp_path: Path) -> None:
-    found = read(tmp_path, "none/1.jpg", "some/1.jpg")
-    assert [wnid for _, wnid in found["labelled"]] == ["none", "some"]
+def test_folders_of_splits_may_be_spelt_with_capitals(tmp_path: Path) -> None:
+    found = read(tmp_path, "Train/cats/1.jpg", "TEST/cats/2.jpg")
+    assert found["labelled"] == [("TEST/cats/2.jpg", "cats")]
+    assert found["training"] == [("Train/cats/1.jpg", "cats")]
+
+
+@pytest.mark.parametrize("names", [["./1.jpg"], ["a/./1.jpg"]])
+def test_a_point_is_no_hidden_folder(tmp_path: Path, names: list[str]) -> None:
+    assert len(read(tmp_path, *names)["labelled"]) == 1
 
 
 def test_hidden_files_and_texts_are_passed_over(tmp_path: Path) -> None:
@@ -111,6 +117,11 @@ def test_an_accent_may_be_packed_as_a_letter_of_its_own(tmp_path: Path) -> None:
         (["cats/1.jpg", "2.jpg"], "2.jpg is in no class folder, others are"),
         (["val/cats/1.jpg", "val/2.jpg"], "val/2.jpg is in no class folder, others are"),
         (["train/cats/1.jpg", "val/images/1.jpg"], "class folder 'images' of val/ is not in train/"),
+        (["train/cats/1.jpg", "test/1.jpg"], "test/ has no class folders, train/ has"),
+        (
+            ["birds/Train/a/1.jpg", "birds/val/a/1.jpg", "pets/train/b/1.jpg"],
+            "birds/, which would be a class, holds Train/ and more",
+        ),
     ],
 )
 def test_what_is_not_clear_is_refused(tmp_path: Path, names: list[str], words: str) -> None:

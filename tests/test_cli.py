@@ -134,6 +134,15 @@ def written_by_set(text):
     return ParamsFile(ROOT / "params.yaml", (f"threshold.value={text}",), "fit")
 
 
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [("photos #2", "photos #2"), ("'photos #2'", "photos #2"), ('"3"', "3")],
+)
+def test_a_text_of_the_command_line_is_taken_as_it_is_unless_quoted(text, source):
+    params = ParamsFile(ROOT / "params.yaml", (f"data.source={text}",), "data")
+    assert params.document["data"]["source"] == source
+
+
 def test_an_unknown_section_in_the_file_is_named(project):
     (project / "params.yaml").write_text((project / "params.yaml").read_text() + "\nrunntime: {}\n")
     assert "unknown section 'runntime'; did you mean 'runtime'?" in invoke("fit").stderr
@@ -168,6 +177,9 @@ def test_a_stage_that_runs_already_is_not_run_twice(project):
             capture_output=True,
             text=True,
         )
+        (LOCKS / "delta.lock").rename(LOCKS / "predict.lock")
+        elsewhere = invoke("predict", "none.jpg", "--out", "b.csv")
+    assert "running already" not in elsewhere.stderr  # Which writes to another file.
     assert found.exit_code == as_dvc_does.returncode == 1
     assert "running already (process 12345)" in found.stderr
     assert "running already (process 12345)" in as_dvc_does.stderr

@@ -407,6 +407,15 @@ def test_stage_brings_a_path(project: Path, content: bytes) -> None:
     assert (project / "data/raw/archive.zip").read_bytes() == content
 
 
+def test_a_folder_of_other_formats_is_told(project: Path) -> None:
+    for name in ("1.jpg", "2.heic", "3.HEIC", "4.gif", ".5.gif"):
+        (project / "photos/cats").mkdir(parents=True, exist_ok=True)
+        (project / "photos/cats" / name).write_bytes(b"pixels")
+    result = CliRunner().invoke(main, ["--set", "source=photos"])
+    assert result.exit_code == 0, result.output
+    assert "formats that are not read: 1 .gif, 2 .heic" in result.output
+
+
 @pytest.mark.usefixtures("project")
 def test_stage_ends_without_a_traceback() -> None:
     result = CliRunner().invoke(main, ["--set", "data.source=nowhere.zip"])

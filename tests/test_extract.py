@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,13 +99,15 @@ def test_shards_of_other_settings_are_not_resumed(images, tmp_path):
 
 @pytest.mark.parametrize("changed", ["device", "code", "machine"])
 def test_a_killed_run_is_not_gone_on_with_elsewhere_or_by_other_code(changed, monkeypatch):
-    first = _scratch(FINGERPRINT, runtime(), 3, 4)
-    assert _scratch(FINGERPRINT, runtime(), 3, 4) == first
+    target = Path("sets/low")
+    first = _scratch(FINGERPRINT, runtime(), 3, 4, target)
+    assert _scratch(FINGERPRINT, runtime(), 3, 4, target) == first
+    assert _scratch(FINGERPRINT, runtime(), 3, 4, Path("others/low")) != first
     device = torch.device("cuda" if changed == "device" else "cpu")
     if changed != "device":
         name = {"code": "_digest_code", "machine": "describe_machine"}[changed]
         monkeypatch.setattr(stage, name, lambda: "another")
-    assert _scratch(FINGERPRINT, replace(runtime(), device=device), 3, 4) != first
+    assert _scratch(FINGERPRINT, replace(runtime(), device=device), 3, 4, target) != first
 
 
 def test_what_a_killed_run_was_writing_is_not_kept(images, tmp_path):
@@ -232,6 +235,20 @@ def test_an_earlier_set_is_replaced_as_a_whole(project):
     assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
     (batch,) = iter_embeddings(folder, ["image_id"])
     assert batch["image_id"].to_pylist() == ["c"]
+
+
+def test_only_what_was_left_of_the_same_set_is_dropped(project):
+    images_table(project / "images.parquet", 4)
+    scratch = {
+        name: _scratch(FINGERPRINT, runtime(), 3, 4, Path(name) / "low") for name in ("sets", "others")
+    }
+    for folder in scratch.values():
+        folder.mkdir(parents=True)
+    found = CliRunner().invoke(
+        main, ["low", "--images", "images.parquet", "--embeddings", "sets", "--metrics", "sets/m"]
+    )
+    assert found.exit_code == 0, found.output
+    assert [path.name for path in stage.SCRATCH.iterdir()] == [scratch["others"].name]
 
 
 def test_a_failing_writer_stops_the_run(images, tmp_path, monkeypatch):

@@ -79,6 +79,8 @@ def test_what_no_archive_would_hold_is_refused_before_it_is_written(pets: Path, 
     assert measure_folder(pets) == sum(len(name) for name in names(pets))
     with pytest.raises(PipelineError, match="more than the limit of 10; name the folder of the validation"):
         measure_folder(pets, Limits(total_bytes=10))
+    with pytest.raises(PipelineError, match=r"cats/1.jpg: 10 bytes, more than the limit of 9 for one image"):
+        measure_folder(pets, Limits(member_bytes=9))
     (tmp_path / "empty").mkdir()
     with pytest.raises(PipelineError, match="empty: no images found; expected a folder for each class"):
         measure_folder(tmp_path / "empty")
@@ -87,5 +89,12 @@ def test_what_no_archive_would_hold_is_refused_before_it_is_written(pets: Path, 
 def test_a_name_that_no_zip_can_hold_leaves_nothing(pets: Path, tmp_path: Path) -> None:
     (pets / "dogs/1.jpg").rename(os.fsdecode(os.fsencode(pets / "dogs") + b"/\xff.jpg"))
     with pytest.raises(PipelineError, match=r"the name of dogs/\?.jpg is no UTF-8; rename it"):
+        pack_folder(pets, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == [pets]
+
+
+def test_a_backslash_is_refused_before_the_archive_is_written(pets: Path, tmp_path: Path) -> None:
+    (pets / "dogs/1.jpg").rename(pets / "dogs/a\\b.jpg")
+    with pytest.raises(PipelineError, match="has a backslash, which no archive may have; rename it"):
         pack_folder(pets, tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == [pets]

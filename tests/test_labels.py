@@ -14,5 +14,6 @@ def test_a_class_that_the_model_does_not_know_leaves_all_without():
 
 def test_why_there_are_no_accuracies():
     assert why_unjudged(["a"], None).startswith("the weights do not say which classes they tell apart")
+    assert why_unjudged([""], ["a"]) == "the images are in no class folders, so they have no labels"
     assert why_unjudged(["b", "x"], ["a", "b"]) == "the weights do not know class 'x' of the images"
     assert why_unjudged(["z", "x", "y"], ["a"]).endswith("class 'x' and 2 others of the images")

@@ -182,6 +182,32 @@ def test_stage_writes_table_and_metrics(project: Path) -> None:
     assert json.loads((project / "metrics/prepare.json").read_text())["images"]["calibration"] == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            [
+                "train/a/1.jpg",
+                "train/b/1.jpg",
+                *(f"val/{name}/{i}.jpg" for name in "ab" for i in range(2, 5)),
+            ],
+            "6 images of 2 classes (a, b); 2 images to train on set aside",
+        ),
+        (
+            [*(f"{name}/1.jpg" for name in "abcde"), "a/1.gif", "a/1.HEIC", "b/2.gif", "__MACOSX/a/._1.gif"],
+            "5 images of 5 classes (a, b, c, ...); "
+            "passed over, as images in formats that are not read: 2 .gif, 1 .heic",
+        ),
+        ([f"{i}.jpg" for i in range(4)], "4 images without class folders and labels"),
+    ],
+)
+def test_stage_tells_what_it_takes_the_archive_for(project: Path, content: list[str], told: str) -> None:
+    write_zip(project / "a.zip", {name: jpeg(number) for number, name in enumerate(content)})
+    result = invoke()
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == f"prepare: {told}"
+
+
 def test_stage_stops_at_a_broken_image_and_writes_nothing(project: Path) -> None:
     broken_archive(project)
     result = invoke()

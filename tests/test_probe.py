@@ -103,6 +103,16 @@ def test_what_later_stages_would_refuse_is_found_before_them(project, override, 
     assert not (project / "data/probe").exists()
 
 
+def test_a_source_that_dvc_would_delete_is_refused(project):
+    archive = project / "data/raw/archive.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"the only copy")
+    for name in ("data/raw/archive.zip", str(archive), "data/../data/raw/archive.zip"):
+        found = CliRunner().invoke(main, ["--set", f"source={name}"])
+        assert found.exit_code == 1
+        assert "is where download puts its copy, and DVC deletes what is there" in found.stderr
+
+
 def test_missing_weights_are_told_as_where_they_are_loaded(project):
     with pytest.raises(PipelineError) as caught:
         load_weights(ModelParams(name="static_vit", weights="none.safetensors", seed=0), 64)

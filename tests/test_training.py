@@ -461,6 +461,9 @@ def test_too_few_images_of_a_class_or_none_at_all_are_errors(archive, tmp_path):
         load(without_training(archive, tmp_path / "empty.zip", "n1"))
     with pytest.raises(PipelineError, match="holds no training images"):
         load(write_archive(tmp_path / "none.zip", train_per_class=0))
+    alone = {"val/n1/1.jpg": jpeg(0), **{f"train/n1/{index}.jpg": jpeg(index) for index in range(1, 6)}}
+    with pytest.raises(PipelineError, match="lists one class; expected two or more"):
+        load(write_zip(tmp_path / "alone.zip", alone))
     wnids = tuple(f"n{index:03d}" for index in range(201))
     content = members(balanced(1, wnids), wnids) | {f"{ROOT_FOLDER}train/n000/images/a.JPEG": jpeg(999)}
     with pytest.raises(PipelineError, match="lists 201 classes, the model has 200"):
@@ -493,6 +496,8 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     small = ["steps=2", "evaluations=1", "holdout_per_class=1", "resolutions.mid="]
     small += ["recipe=short", "short.batch_size=4", "short.stem_blur=0.5", "short.head_decay=0.01"]
+    Path("others.txt").write_text("cat\ndog\nsheep\n")  # Of other weights: it is not these that they name.
+    small += ["model.classes=others.txt"]
     arguments = ["--archive", str(archive), *(f"--set={item}" for item in small)]
     first = CliRunner().invoke(main, arguments)
     assert first.exit_code == 0, first.output

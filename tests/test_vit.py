@@ -1,5 +1,6 @@
 import argparse
 import json
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 
-from pipeline.architecture import LocalBlock
+from pipeline.architecture import ARCHITECTURES, LocalBlock
 from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
@@ -139,6 +140,22 @@ def test_a_list_of_classes_goes_before_what_the_weights_say(tmp_path):
 def test_a_faulty_list_of_classes_is_named(tmp_path, text, message):
     with pytest.raises(PipelineError, match=message):
         listed(tmp_path / "classes.txt", text)
+
+
+def test_a_classifier_of_one_logit_is_refused(tmp_path):
+    """In it all images get the same answer."""
+    drawn = draw_weights(replace(ARCHITECTURES["static_vit"], classes=1), 0, 64)
+    save_file(dict(drawn.state), tmp_path / "one.safetensors")
+    with pytest.raises(PipelineError, match="has a classifier of one logit, in which no answers can differ"):
+        load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "one.safetensors"), seed=0), 64)
+
+
+def test_accents_of_class_names_are_composed(tmp_path):
+    """As those of folders are."""
+    drawn, apart = draw_weights(ARCHITECTURES["static_vit"], 0, 64), unicodedata.normalize("NFD", "chèvre")
+    save_file(dict(drawn.state), tmp_path / "a.safetensors", {"classes": json.dumps([apart])})
+    found = load_weights(ModelParams(name="static_vit", weights=str(tmp_path / "a.safetensors"), seed=0), 64)
+    assert found.classes == (unicodedata.normalize("NFC", "chèvre"),)
 
 
 RUN = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "arch": "vit"}

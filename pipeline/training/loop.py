@@ -130,6 +130,7 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
     used up before an interruption counts. A checkpoint is written every few minutes and at the end.
     """
     params = trainer.params
+    batch_size = min(params.batch_size, len(trainer.data.train.labels))
     run.model.train()
     run.progress = _progress(run, params)
     saved_s, step_s = run.seconds, None
@@ -155,7 +156,7 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
         if save:
             save_run(run, checkpoint)
             saved_s = run.seconds
-        on_step(_status(run, params.batch_size / step_s))
+        on_step(_status(run, batch_size / step_s))
 
 
 def _is_due(run: Run, params: TrainParams) -> bool:

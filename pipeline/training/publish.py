@@ -19,7 +19,7 @@ from pipeline.engines.base import Spec
 from pipeline.engines.build import build_engine
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
-from pipeline.images import decode_canvas
+from pipeline.images import decode_canvas, stack_canvases
 from pipeline.params.model import ModelParams, Role
 from pipeline.runtime import Runtime
 from pipeline.training.own import Fitter, answer
@@ -48,7 +48,8 @@ class Publisher:
         weights, account = fitter.fit(weights)
         classes = [wnid for wnid, _ in self.archive.classes]
         write_weights(path, weights, classes, {**about, **account})
-        written = self.model.model_copy(update={"weights": str(path)})
+        # Without model.classes, which may be of other weights: these have theirs written in them.
+        written = self.model.model_copy(update={"weights": str(path), "classes": None})
         with fitter.show("validation", len(fitter.sizes_px) * len(self.archive.labelled)) as advance:
             right = find_right(
                 self.archive,
@@ -121,7 +122,7 @@ def find_right(
     right: dict[Role, list[Tensor]] = {role: [] for role in engines}
     for start in range(0, len(archive.labelled), batch_size):
         images = archive.labelled[start : start + batch_size]
-        canvases = torch.stack([decode_canvas(archive.read(image.member), canvas_px) for image in images])
+        canvases = stack_canvases([decode_canvas(archive.read(image.member), canvas_px) for image in images])
         expected = torch.tensor([labels[image.wnid] for image in images])
         for role, engine in engines.items():
             right[role].append(answer(engine, canvases, advance) == expected)
