@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.anatomy import dissect
+from benchmarks.answers import REFERENCE
 from benchmarks.extraction import (
     BATCH,
     Ours,
@@ -26,7 +27,7 @@ from benchmarks.goals import judge_goals
 from benchmarks.inference import (
     ESCALATION_RATE,
     OFFLINE_BLOCK,
-    REFERENCE,
+    USUAL_IMAGES,
     build_bench,
     compare,
     name_systems,
@@ -128,8 +129,9 @@ def name_device(machine: Mapping[str, Any], runtime: Runtime) -> str:
 
 
 def conditions(
-    machine: Mapping[str, Any], runtime: Runtime, name: str, images: int, commit: str
+    machine: Mapping[str, Any], runtime: Runtime, name: str, images: int, offline_images: int, commit: str
 ) -> dict[str, Any]:
+    blocks = -(-offline_images // OFFLINE_BLOCK[runtime.device.type])
     return {
         **machine,
         "threads": runtime.threads,
@@ -138,7 +140,9 @@ def conditions(
         "sizes_px": SIZES_PX[name],
         "escalation_rate": ESCALATION_RATE,
         "images": images,
-        "batch_size": BATCH,
+        "offline_images": offline_images,
+        "usual_offline_images": min(offline_images, blocks * USUAL_IMAGES),
+        "extraction_batch_size": BATCH,
         "commit": commit,
     }
 
@@ -209,7 +213,9 @@ def bench(
         "offline": repeat(canvases, offline_count),
     }
     device = name_device(machine, runtime)
-    measured: dict[str, Any] = {"conditions": conditions(machine, runtime, model, count, commit)}
+    measured: dict[str, Any] = {
+        "conditions": conditions(machine, runtime, model, count, offline_count, commit)
+    }
     measured["inference"] = compare(
         random_weights(model),
         sizes_px,

@@ -20,6 +20,7 @@ import torch
 from pipeline.architecture import ARCHITECTURES
 from pipeline.engines.base import Engine, Spec
 from pipeline.engines.build import build_engine
+from pipeline.errors import PipelineError
 from pipeline.images import decode_stored
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, synchronize
@@ -87,12 +88,19 @@ class Ours:
             "runtime.device": str(self.runtime.device),
             "runtime.backend": self.runtime.backend,
             "runtime.precision": self.runtime.precision,
+            "runtime.low_precision": "",
             "runtime.batch_size": BATCH,
+            "runtime.threads": self.runtime.threads,
+            "extract.shard_images": SHARD,
         }
         command = [sys.executable, "-m", "stages.extract", role, "--images", str(images)]
         command += ["--embeddings", str(folder), "--metrics", str(folder)]
         command += [f"--set={key}={value}" for key, value in settings.items()]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise PipelineError(f"extraction of {images} for the benchmark: {done.stderr.strip()}")
         measured: dict[str, Any] = json.loads((folder / f"{role}.json").read_text(encoding="utf-8"))
         return measured
 

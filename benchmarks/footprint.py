@@ -18,13 +18,17 @@ def measure_peaks(
     weights: Weights,
     sizes_px: Mapping[Role, int],
     benches: Mapping[str, Bench],
+    batches: Mapping[str, Mapping[Role, int]],
     usual: UsualWay,
     canvases: Tensor,
 ) -> dict[str, dict[str, float | None]]:
-    """Peak growth of a process that runs one policy alone, MB, one image at a time."""
+    """Peak growth of a process that runs one policy alone, MB, by system and policy.
+
+    batches: by system and role. Where they are of one image, the canvases come one by one, else together.
+    """
     runtime = benches["eager float32"].runtime
     work: dict[str, Callable[[PolicyName], None]] = {
-        name: partial(_run_engine, bench, canvases) for name, bench in benches.items()
+        name: partial(_run_engine, bench, batches[name], canvases) for name, bench in benches.items()
     }
     work[USUAL] = partial(_run_usual, weights, sizes_px, usual.threshold, runtime, canvases)
     return {
@@ -33,11 +37,11 @@ def measure_peaks(
     }
 
 
-def _run_engine(bench: Bench, canvases: Tensor, policy: PolicyName) -> None:
+def _run_engine(bench: Bench, batch_sizes: Mapping[Role, int], canvases: Tensor, policy: PolicyName) -> None:
     prepare_process(bench.runtime)
-    cascade = bench.build(dict.fromkeys(NEEDS[policy], 1))
-    for canvas in canvases.split(1):
-        cascade.answer(policy, canvas)
+    cascade = bench.build({role: batch_sizes[role] for role in NEEDS[policy]})
+    for part in canvases.split(1 if max(batch_sizes.values()) == 1 else len(canvases)):
+        cascade.answer(policy, part)
 
 
 def _run_usual(

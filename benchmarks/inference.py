@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.answers import REFERENCE, compare_answers
 from benchmarks.footprint import measure_peaks
 from benchmarks.usual import USUAL, UsualWay, as_picture
 from pipeline.answers import NEEDS, PolicyName
@@ -23,15 +24,13 @@ from pipeline.measure import System, choose_batches, run_block
 from pipeline.params.model import Role
 from pipeline.params.replay import Scenario
 from pipeline.params.runtime import Precision
-from pipeline.policy import Policy, decide
+from pipeline.policy import Policy
 from pipeline.runtime import Runtime
 from pipeline.thresholds import at_rate
 from pipeline.timing import Floats, spread, summarise_latency
 from pipeline.vit import Weights
 
 ESCALATION_RATE = 0.095
-# Its decisions are those that the others' are compared with.
-REFERENCE = "eager float32"
 # Largest batch, and images of an offline block, by kind of device; a GPU is idle at the CPU's.
 BATCH = {"cpu": 32, "cuda": 512}
 # The escalated images of a block that fill no batch weigh less in a larger one.
@@ -41,7 +40,10 @@ CHOOSING_IMAGES = {"cpu": 32, "cuda": 4096}
 SINGLE_BLOCK = 20
 # The usual way knows no batches: of an offline block it runs a part, which takes long enough.
 USUAL_IMAGES = 64
+# By which outputs are compared.
+COMPARED_IMAGES = 64
 WARM_UP_IMAGES = {"single_stream": 20, "offline": 64}
+MEMORY_IMAGES = {"single_stream": 8, "offline": 64}
 # A system that is through sooner runs the blocks again, else one slow moment would decide; so often at most.
 MEASURED_S = {"cpu": 10.0, "cuda": 2.0}
 MOST_ROUNDS = 8
@@ -78,13 +80,13 @@ def build_bench(weights: Weights, sizes_px: Mapping[Role, int], runtime: Runtime
     return Bench(weights, sizes_px, runtime, made, BATCH[runtime.device.type])
 
 
-def set_rate(cascade: Cascade, canvases: Tensor) -> NDArray[np.bool_]:
-    """Let it escalate the share of just these images; returns which, (N,)."""
+def set_rate(cascade: Cascade, canvases: Tensor) -> NDArray[np.float64]:
+    """Let it escalate the share of just these images; returns their proxies, (N,)."""
     low = cascade.engines["low"]
     proxies = (low.run(low.upload(part)).proxy for part in canvases.split(low.batch_size))
     scores = np.concatenate([proxy.double().cpu().numpy() for proxy in proxies if proxy is not None])
     cascade.policy = replace(cascade.policy, threshold=at_rate(scores, ESCALATION_RATE))
-    return decide(cascade.policy, scores)
+    return scores
 
 
 def compare(
@@ -96,9 +98,9 @@ def compare(
     memory: bool,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """By scenario, system and policy: latency, images/s, memory (one stream), and the systems' conditions.
+    """By scenario, system and policy: latency, images/s, memory; and what `compare_answers` finds.
 
-    images: canvases by scenario, uint8 (N, 3, S, S); decisions are compared on those of one stream.
+    images: canvases by scenario, uint8 (N, 3, S, S); answers are compared on those of one stream.
     """
     usual = UsualWay(weights, sizes_px, runtime.device, direction=1, threshold=0.0)
     runtimes = list_runtimes(runtime, skip)
@@ -107,21 +109,20 @@ def compare(
     for scenario, canvases in images.items():
         cascades = _build_all(scenario, benches, canvases, report)
         report(f"{scenario}: set the share escalated")
-        escalated = {name: set_rate(cascade, canvases) for name, cascade in cascades.items()}
+        scores = {name: set_rate(cascade, canvases) for name, cascade in cascades.items()}
         if scenario == "single_stream":
-            found["decision_agreement"] = _compare_decisions(escalated)
-            benches = {
-                name: replace(benches[name], policy=cascade.policy) for name, cascade in cascades.items()
-            }
+            found |= compare_answers(cascades, scores, canvases[:COMPARED_IMAGES])
         report(f"{scenario}: measure")
         found[scenario] = _compare_in(scenario, usual, cascades, canvases)
-    if not memory:
-        return found
-    report("memory")
-    peaks = measure_peaks(weights, sizes_px, benches, usual, images["single_stream"][:8])
-    for name, by_policy in peaks.items():
-        for policy, peak_mb in by_policy.items():
-            found["single_stream"][name][policy]["peak_memory_mb"] = peak_mb
+        if not memory:
+            continue
+        report(f"{scenario}: memory")
+        ready = {name: replace(benches[name], policy=cascade.policy) for name, cascade in cascades.items()}
+        batches = {name: found[scenario][name]["batch_size"] for name in cascades}
+        peaks = measure_peaks(weights, sizes_px, ready, batches, usual, canvases[: MEMORY_IMAGES[scenario]])
+        for name, by_policy in peaks.items():
+            for policy, peak_mb in by_policy.items():
+                found[scenario][name][policy]["peak_memory_mb"] = peak_mb
     return found
 
 
@@ -134,12 +135,6 @@ def _build_all(
         report(f"{scenario}: build {name}, batches {batches}")
         cascades[name] = bench.build(batches)
     return cascades
-
-
-def _compare_decisions(escalated: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
-    """Share of equal ones, each system at the same share escalated."""
-    eager = escalated[REFERENCE]
-    return {name: float((chosen == eager).mean()) for name, chosen in escalated.items()}
 
 
 def _compare_in(

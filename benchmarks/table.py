@@ -9,7 +9,7 @@ from pipeline.wording import DASH, milliseconds, number, words
 Document = Mapping[str, Any]
 TITLES = {
     "single_stream": "One stream, one image at a time: mean ms per image (p50, p90; peak MB)",
-    "offline": "Offline, in batches: mean ms per image (images/s)",
+    "offline": "Offline, in batches: mean ms per image (images/s; peak MB)",
 }
 
 CEILINGS = (
@@ -49,16 +49,32 @@ def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str
 
 
 def _inference_rows(inference: Document, scenario: str) -> list[str]:
+    """One stream with its answers against the reference's, offline with the batches."""
     systems = inference[scenario]
     policies = [name for name in next(iter(systems.values())) if name != "batch_size"]
+    single = scenario == "single_stream"
 
     def rows() -> Iterator[tuple[str, ...]]:
         for system, found in systems.items():
-            same = inference["decision_agreement"].get(system)
-            agreement = DASH if same is None else f"{100 * same:.1f} %"
-            yield (system, *(_cell(found[name]) for name in policies), agreement)
+            last = _answers(inference, system) if single else (_batches(found),)
+            yield (system, *(_cell(found[name]) for name in policies), *last)
 
-    return _table(("system", *map(words, policies), "decisions as eager float32"), rows())
+    last = ("largest error", "decisions as eager float32") if single else ("batches",)
+    return _table(("system", *map(words, policies), *last), rows())
+
+
+def _answers(inference: Document, system: str) -> tuple[str, str]:
+    error = inference.get("largest_error", {}).get(system)
+    same = inference["decision_agreement"].get(system)
+    return (
+        DASH if error is None else f"{error:.0e}",
+        DASH if same is None else f"{100 * same:.1f} %",
+    )
+
+
+def _batches(found: Document) -> str:
+    sizes = found.get("batch_size", {})
+    return "/".join(str(sizes[role]) for role in ("low", "mid", "high")) if sizes else DASH
 
 
 def _escalated(systems: Document) -> str:
@@ -72,12 +88,11 @@ def _escalated(systems: Document) -> str:
 
 
 def _cell(policy: Document) -> str:
-    latency_ms = policy["latency_ms"]
-    more = [milliseconds(latency_ms[key]) for key in ("p50", "p90") if key in latency_ms]
-    peak_mb = policy.get("peak_memory_mb")
-    inside = ", ".join(more) + (f"; {number(peak_mb, 0)} MB" if peak_mb is not None else "")
-    shown = milliseconds(latency_ms["mean"])
-    return f"{shown} ({inside})" if inside else f"{shown} ({number(policy['images_per_s'], 0)} images/s)"
+    latency_ms, peak_mb = policy["latency_ms"], policy.get("peak_memory_mb")
+    more = ", ".join(milliseconds(latency_ms[key]) for key in ("p50", "p90") if key in latency_ms)
+    inside = more or f"{number(policy['images_per_s'], 0)} images/s"
+    peak = f"; {number(peak_mb, 0)} MB" if peak_mb is not None else ""
+    return f"{milliseconds(latency_ms['mean'])} ({inside}{peak})"
 
 
 def _extraction_rows(extraction: Document) -> list[str]:
@@ -104,11 +119,17 @@ def _extraction_rows(extraction: Document) -> list[str]:
 def _goal_rows(goals: Document) -> list[str]:
     def rows() -> Iterator[tuple[str, ...]]:
         for name, goal in goals.items():
-            asked = f"≥ {goal['at_least']}" if "at_least" in goal else f"≤ {goal['at_most']}"
             met = "yes" if goal["met"] else "**no**"
-            yield name, number(goal["ratio"], 3), asked, met, number(goal.get("ceiling"))
+            yield name, number(goal["ratio"], 3), _asked(goal), met, number(goal.get("ceiling"))
 
     return _table(("goal", "measured", "asked", "met", "at most"), rows())
+
+
+def _asked(goal: Document) -> str:
+    least, most = goal.get("at_least"), goal.get("at_most")
+    if least is None:
+        return f"≤ {most}"
+    return f"≥ {least}" if most is None else f"{least} to {most}"
 
 
 def _anatomy_rows(anatomy: Document) -> list[str]:
@@ -153,9 +174,13 @@ def _changes(anatomy: Document) -> Iterator[str]:
 
 def _conditions(found: Document) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    images = f"{found['images']} images"
+    if "offline_images" in found:
+        images += f" in one stream, {found['offline_images']:,} offline"
+        images += f" (the usual way {found['usual_offline_images']:,})"
     return (
         f"Conditions: {found['gpu'] or found['processor']}, {found['threads']} threads, {found['model']}, "
-        f"{found['images']} images, {100 * found['escalation_rate']:.1f} % to be escalated, low/mid/high "
+        f"{images}, {100 * found['escalation_rate']:.1f} % to be escalated, low/mid/high "
         f"{'/'.join(map(str, found['sizes_px'].values()))} px; python {found['python']}, {versions}; "
         f"commit {found['commit']}."
     )

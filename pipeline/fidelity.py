@@ -16,18 +16,15 @@ from pipeline.policy import Policy, decide
 def compare_with_eager(bench: Bench, canvases: Tensor) -> dict[str, Any]:
     """Errors by role and, of the low pass, the share of equal decisions; host canvases (N, 3, S, S).
 
-    error: largest difference as a share of the largest value, over logits, embedding and trace. Each role is
-    held against the tolerance of its precision; the larger of the two is told.
+    error: the largest of `measure_errors`. Each role is held against the tolerance of its precision; the
+    larger of the two is told.
     """
     found: dict[str, Any] = {"images": len(canvases)}
     errors: dict[Role, float] = {}
     roles: tuple[Role, ...] = ("low", "high")
     for role in roles:
         reference, answer = _answers(bench, role, canvases)
-        found[role] = {
-            name: _error(getattr(answer, name), getattr(reference, name))
-            for name in ("logits", "embedding", "trace")
-        }
+        found[role] = measure_errors(answer, reference)
         errors[role] = max(found[role].values())
         same = answer.logits.argmax(1) == reference.logits.argmax(1)
         found[role]["top1_agreement"] = float(same.float().mean())
@@ -43,13 +40,22 @@ def _answers(bench: Bench, role: Role, canvases: Tensor) -> tuple[Answer, Answer
     spec = bench.spec(role)
     eager = replace(spec, runtime=replace(spec.runtime, backend="eager", precision="float32"))
     engines = EagerEngine(eager, bench.batch_size), build_engine(spec, bench.batch_size)
-    reference, answer = (_run_all(engine, canvases) for engine in engines)
+    reference, answer = (run_all(engine, canvases) for engine in engines)
     return reference, answer
 
 
-def _run_all(engine: Engine, canvases: Tensor) -> Answer:
+def run_all(engine: Engine, canvases: Tensor) -> Answer:
+    """Of host canvases (N, 3, S, S), batch by batch; on the host."""
     parts = canvases.split(engine.batch_size)
     return join([engine.run(engine.upload(part)).each(lambda value: value.cpu().clone()) for part in parts])
+
+
+def measure_errors(answer: Answer, reference: Answer) -> dict[str, float]:
+    """Of logits, embedding and trace: the largest difference as a share of the largest value."""
+    return {
+        name: _error(getattr(answer, name), getattr(reference, name))
+        for name in ("logits", "embedding", "trace")
+    }
 
 
 def _error(found: Tensor, expected: Tensor) -> float:

@@ -30,6 +30,7 @@ from pipeline.backends import NATIVE, why_not
 from pipeline.cascade import Bench
 from pipeline.fused import FusedViT
 from pipeline.machine import current_commit
+from pipeline.policy import decide
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
 from tests.imports import ROOT
@@ -97,6 +98,12 @@ def test_goals_by_hand():
     assert overhead(policies(2.5, 10.0, 3.5)) == pytest.approx(1.0)
     assert goals["extraction over the usual way, low, openvino float32"]["met"] == 0
     assert goals["peak memory, most images over fewest"]["ratio"] == 1.05
+    assert goals["rate, most images over fewest"] == {
+        "ratio": 0.99,
+        "at_least": 0.95,
+        "at_most": 1.05,
+        "met": 1,
+    }
     assert goals["extraction over bare forward, low, openvino float32"] == {
         "ratio": 0.96,
         "at_least": 0.95,
@@ -255,7 +262,8 @@ def test_every_system_escalates_the_same_share_of_just_the_images_that_it_is_tim
         usual = UsualWay(weights(), sizes_px, torch.device("cpu"), direction=1, threshold=0.0)
         set_usual_rate(usual, images)
         cascade = build_bench(weights(), sizes_px, eager).build({"low": 8, "high": 4})
-        assert set_rate(cascade, images).sum() == round(20 * ESCALATION_RATE)
+        scores = set_rate(cascade, images)
+        assert decide(cascade.policy, scores).sum() == round(20 * ESCALATION_RATE)
         for system in (usual, cascade):
             assert system.answer("adaptive", images).escalated.sum() == round(20 * ESCALATION_RATE)
 

@@ -18,6 +18,7 @@ from stages.prepare import main
 from tests.archives import ROOT, balanced, jpeg, members, write_zip
 
 WNIDS = ("n2", "n1")
+PASSED_OVER = "passed over, as images in formats that are not read"
 
 
 def ignore(_: int) -> None:
@@ -195,8 +196,7 @@ def test_stage_writes_table_and_metrics(project: Path) -> None:
         ),
         (
             [*(f"{name}/1.jpg" for name in "abcde"), "a/1.gif", "a/1.HEIC", "b/2.gif", "__MACOSX/a/._1.gif"],
-            "5 images of 5 classes (a, b, c, ...); "
-            "passed over, as images in formats that are not read: 2 .gif, 1 .heic",
+            f"5 images of 5 classes (a, b, c, ...); {PASSED_OVER}: 2 .gif, 1 .heic",
         ),
         ([f"{i}.jpg" for i in range(4)], "4 images without class folders and labels"),
     ],
