@@ -26,6 +26,7 @@ def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
             ", ".join([f"python {environment.get('python', DASH)}", *map(" ".join, versions.items())]),
         ),
         ("system", _joined(environment, "os")),
+        *_seeds(environment),
         ("timed", TIMED),
         ("commit", _joined(environment, "commit")),
     ]
@@ -50,6 +51,12 @@ def _device(environment: Document) -> str:
 def _image_counts(fit: Document) -> str:
     splits = ("calibration", "evaluation")
     return ", ".join(f"{number(fit.get(split, {}).get('images'), 0)} {split}" for split in splits)
+
+
+def _seeds(environment: Document) -> list[tuple[str, str]]:
+    """Empty for a run that did not note them."""
+    seeds = environment.get("seeds")
+    return [("seeds", ", ".join(f"{name} {seed}" for name, seed in seeds.items()))] if seeds else []
 
 
 def _weights(environment: Document) -> str:

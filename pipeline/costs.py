@@ -14,7 +14,7 @@ def check_costs(
     profile: Mapping[str, Any],
     running: Mapping[str, Any],
     machine: Mapping[str, Any],
-    sizes_px: Mapping[str, int],
+    sizes_px: Mapping[Any, int],
     where: Path,
 ) -> None:
     """Raise PipelineError where metrics/profile.json was measured under other conditions, or at other sizes.

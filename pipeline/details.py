@@ -112,4 +112,5 @@ def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     if metrics.profile:
         yield "Cost of a forward pass", _profile_grid(metrics.profile)
     if metrics.extract:
-        yield "Extraction", _extract_grid(metrics)
+        machines = {run["processor"] for run in metrics.extract.values() if "processor" in run}
+        yield " on ".join(["Extraction", *sorted(machines)]), _extract_grid(metrics)

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.backends import BACKENDS, why_not
 from pipeline.checkpoint import load_weights
 from pipeline.engines.base import Spec
+from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
 from pipeline.params.runtime import Precision, RuntimeParams
@@ -31,7 +32,7 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...], as_json: bool) ->
     sizes = params.section("resolutions", ResolutionParams).by_role()
     within = params.section("replay", ReplayParams).stable_within
     weights = load_weights(params.section("model", ModelParams), sizes["high"])
-    whole = resolve_runtime(params.section("runtime", RuntimeParams), weights.architecture)
+    whole, lacking = _resolve(params.section("runtime", RuntimeParams), weights)
     chosen = whole.of("high")
     if not as_json:
         columns = "".join(f"{f'{role} ms':>10}" for role in sizes)
@@ -40,7 +41,7 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...], as_json: bool) ->
     for backend in (name for name in BACKENDS if name not in skip):
         for precision in PRECISIONS:
             runtime = replace(chosen, backend=backend, precision=precision)
-            roles = [role for role in sizes if whole.of(role) == runtime]
+            roles = [role for role in sizes if whole.of(role) == runtime and not lacking]
             lacks = why_not(backend, chosen.device, precision, weights.architecture)
             entry = _Entry(backend, precision, roles, lacks)
             if not lacks:
@@ -50,7 +51,19 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...], as_json: bool) ->
                 click.echo(_line(entry))
     if as_json:
         engines = [entry._asdict() for entry in entries]
-        echo_json({"device": str(chosen.device), "threads": chosen.threads, "engines": engines})
+        found = {"device": str(chosen.device), "threads": chosen.threads, "engines": engines}
+        echo_json(found | ({"runtime_lacks": lacking} if lacking else {}))
+    elif lacking:
+        click.echo(f"What {params.path} asks for cannot run here: {lacking}", err=True)
+
+
+def _resolve(options: RuntimeParams, weights: Weights) -> tuple[Runtime, str]:
+    """What the parameters ask for; where that cannot run here, what can, and what keeps the other from it."""
+    try:
+        return resolve_runtime(options, weights.architecture), ""
+    except PipelineError as error:
+        free = {"device": "auto", "backend": "auto", "precision": "float32", "low_precision": None}
+        return resolve_runtime(options.model_copy(update=free), weights.architecture), str(error)
 
 
 class _Entry(NamedTuple):

@@ -143,6 +143,7 @@ def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:
         "writer": rate(tally.writer_s),
         "total": {**rate(tally.wall_s), "wall_s": tally.wall_s},
         "peak_memory_mb": process_peak_mb(runtime.device),
+        "processor": describe_machine()["processor"],
         "device": str(runtime.device),
         "backend": runtime.backend,
         "precision": runtime.precision,

@@ -5,22 +5,17 @@ from typing import Any
 
 import click
 
-from pipeline.cascade import Bench
-from pipeline.checkpoint import load_weights
 from pipeline.conditions import describe_precision
 from pipeline.costs import check_costs
 from pipeline.files import read_json
 from pipeline.machine import describe_machine
 from pipeline.measure import read_sample
-from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.replay import ReplayParams
-from pipeline.params.runtime import RuntimeParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
-from pipeline.policy import read_policy
-from pipeline.runtime import resolve_runtime
 from stages.common import ParamsFile, path_option, stage_command
 from stages.printing import echo_json, json_option
 from stages.progress import progress
+from stages.running import read_bench
 
 
 @stage_command("replay")
@@ -34,23 +29,19 @@ from stages.progress import progress
 def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: int, as_json: bool) -> None:
     """Predict the speed-up from the costs of the passes, and replay it, for a range of escalation rates."""
     settings = params.section("replay", ReplayParams)
-    options = params.section("runtime", RuntimeParams)
-    sizes = params.section("resolutions", ResolutionParams)
-    weights = load_weights(params.section("model", ModelParams), sizes.high)
-    runtime = resolve_runtime(options, weights.architecture)
+    bench = read_bench(params, policy, ("low", "high"), settings.deadline_ms)
+    runtime = bench.runtime
     found, machine = read_json(profile), describe_machine()
-    cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
     running = {
         "backend": runtime.backend,
         "precision": runtime.precision,
         "low_precision": runtime.low_precision,
         "threads": runtime.threads,
-        "weights_sha256": weights.sha256,
+        "weights_sha256": bench.weights.sha256,
     }
-    check_costs(found, running, machine, {"low": sizes.low, "high": sizes.high}, profile)
-    bench = Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size, settings.deadline_ms)
+    check_costs(found, running, machine, bench.sizes_px, profile)
     bench.check_policy(policy)
-    sample = read_sample(images, sizes.high, count)
+    sample = read_sample(images, bench.sizes_px["high"], count)
     documents = {}
     for scenario in settings.scenarios:
         costs = read_batch_costs(found, scenario)
@@ -66,7 +57,17 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
 
 def _document(costs: BatchCosts, points: list[Point]) -> dict[str, Any]:
     rates = [point._asdict() for point in points]
-    return {"costs": costs._asdict(), "break_even_rate": break_even_rate(costs), "rates": rates}
+    return {
+        "costs": costs._asdict(),
+        "break_even_rate": break_even_rate(costs),
+        "pays": int(_pays(points)),
+        "rates": rates,
+    }
+
+
+def _pays(points: list[Point]) -> bool:
+    """Whether any of the rates is faster than always-high."""
+    return max(point.replayed for point in points) > 1
 
 
 def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
@@ -81,7 +82,7 @@ def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
     ]
     rate = break_even_rate(costs)
     lines.append(f"  Break-even: {rate:.1%} escalated; beyond it always-high is faster.")
-    if max(point.replayed for point in points) <= 1:
+    if not _pays(points):
         lines.append("  Adaptive inference does NOT pay on this machine: no rate is faster than always-high.")
     if unstable := [f"{point.rate:.1%}" for point in points if not point.stable]:
         lines.append(f"  NOT stable, leave the machine alone and repeat: {', '.join(unstable)} escalated.")

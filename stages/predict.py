@@ -9,17 +9,13 @@ from typing import Any, Literal
 import click
 
 from pipeline.cascade import Bench
-from pipeline.checkpoint import load_weights
 from pipeline.files import sha256_of
 from pipeline.inputs import find_images
-from pipeline.params.model import ModelParams, ResolutionParams, Role
-from pipeline.params.runtime import RuntimeParams
-from pipeline.policy import read_policy
 from pipeline.predict import Row, build_cascade, predict
 from pipeline.rows import check_ending, write_rows
-from pipeline.runtime import resolve_runtime
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import Advance, progress
+from stages.running import read_bench
 
 
 @stage_command("runtime")
@@ -45,7 +41,7 @@ def main(
     """
     check_ending(out)
     total = sum(1 for _ in find_images(images))
-    bench = _bench(params, policy)
+    bench = read_bench(params, policy, ("low", "high"))
     cascade = build_cascade(bench, policy)
     broken: list[str] = []
     leave_out = None if on_broken == "stop" else lambda name, reason: broken.append(f"{name}: {reason}")
@@ -61,15 +57,6 @@ def main(
         for left_out in broken:
             click.echo(f"left out: {left_out}", err=True)
     _print(escalated, len(broken), time.perf_counter() - started_s, out)
-
-
-def _bench(params: ParamsFile, policy: Path) -> Bench:
-    options = params.section("runtime", RuntimeParams)
-    sizes = params.section("resolutions", ResolutionParams)
-    weights = load_weights(params.section("model", ModelParams), sizes.high)
-    runtime = resolve_runtime(options, weights.architecture)
-    cascade_px: dict[Role, int] = {"low": sizes.low, "high": sizes.high}
-    return Bench(weights, cascade_px, runtime, read_policy(policy), options.batch_size)
 
 
 def _count(rows: Iterable[Row], escalated: Counter[bool], advance: Advance) -> Iterator[Row]:

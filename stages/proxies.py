@@ -10,6 +10,7 @@ from pipeline.embeddings import iter_embeddings, read_set_fingerprint
 from pipeline.files import write_csv, write_json
 from pipeline.learned import NAME, Learned, layer_features
 from pipeline.params.fit import FitParams
+from pipeline.processor import processor_model
 from pipeline.proxies import PROXIES
 from pipeline.proxy_bench import compare_proxies, list_rows, measure_overlap, time_proxies
 from pipeline.samples import join_proxies
@@ -31,7 +32,7 @@ def main(params: ParamsFile, low: Path, deltas: Path, metrics: Path, costs: Path
     values = {name: samples[name].to_numpy() for name in PROXIES}
     found = compare_proxies(samples, values, samples["features"].to_numpy(), settings)
     write_json(metrics, {**found, "overlap": measure_overlap(samples)})
-    write_json(costs, {"cost_us": _time_all(low)})
+    write_json(costs, {"cost_us": _time_all(low), "processor": processor_model()})
     rows = list_rows(found)
     columns = dict.fromkeys(name for row in rows for name in row)  # A constant oracle has no gain.
     write_csv(table, {name: [row.get(name) for row in rows] for name in columns})

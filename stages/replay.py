@@ -7,22 +7,20 @@ from typing import Any
 import click
 
 from pipeline.cascade import Bench
-from pipeline.checkpoint import load_weights
 from pipeline.embeddings import check_images, measure_proxy
 from pipeline.files import sha256_of, write_csv, write_json
 from pipeline.lineage import check_deltas, check_running
 from pipeline.machine import current_commit, read_machine
 from pipeline.measure import read_sample
 from pipeline.oracles import ORACLES
-from pipeline.params.model import ModelParams, ResolutionParams
+from pipeline.params.model import ModelParams
 from pipeline.params.replay import SCENARIOS, ReplayParams
-from pipeline.params.runtime import RuntimeParams
-from pipeline.policy import Policy, decide, proxy_of, read_policy, score
+from pipeline.policy import Policy, decide, proxy_of, score
 from pipeline.replay import Expected, Replayed, replay
-from pipeline.runtime import resolve_runtime
-from pipeline.tables import read_table, write_table
+from pipeline.tables import read_fingerprint, read_table, write_table
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
+from stages.running import read_bench
 
 
 @stage_command("replay")
@@ -37,7 +35,8 @@ from stages.progress import progress
 def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: Path) -> None:
     """Time the static policies and adaptive inference, interleaved, against the ideal bound."""
     settings, machine = params.section("replay", ReplayParams), read_machine(paths["machine"])
-    bench = _bench(params, policy, settings)
+    bench = read_bench(params, policy, ("low", "mid", "high"), settings.deadline_ms)
+    bench.check_policy(policy)
     environment = _environment(bench, params, machine, images)
     check_images(paths["low"], images)
     check_deltas(paths["deltas"], paths["low"])
@@ -50,7 +49,7 @@ def main(params: ParamsFile, images: Path, policy: Path, table: Path, **paths: P
     total = len(sample.image_ids) * len(settings.scenarios)
     with progress("replay", total, "images") as advance:
         result = replay(bench, sample, expected, settings, advance)
-    write_table(table, result.table, {"kind": "replay", "policy_sha256": sha256_of(policy)})
+    write_table(table, result.table, _fingerprint(environment, policy))
     write_csv(paths["plots"] / "latency.csv", result.latency)
     write_csv(paths["plots"] / "frontier.csv", result.frontier)
     write_json(paths["metrics"] / "environment.json", environment)
@@ -70,19 +69,6 @@ def _expected(policy: Policy, low: Path, deltas: Path) -> Expected:
     )
 
 
-def _bench(params: ParamsFile, policy: Path, settings: ReplayParams) -> Bench:
-    """The model under the run's settings, with a policy that was fitted under the same ones."""
-    options = params.section("runtime", RuntimeParams)
-    sizes = params.section("resolutions", ResolutionParams)
-    weights = load_weights(params.section("model", ModelParams), sizes.high)
-    runtime = resolve_runtime(options, weights.architecture)
-    bench = Bench(
-        weights, sizes.by_role(), runtime, read_policy(policy), options.batch_size, settings.deadline_ms
-    )
-    bench.check_policy(policy)
-    return bench
-
-
 def _environment(
     bench: Bench, params: ParamsFile, machine: Mapping[str, Any], images: Path
 ) -> dict[str, Any]:
@@ -100,7 +86,20 @@ def _environment(
         "weights": params.section("model", ModelParams).weights,
         "weights_sha256": bench.weights.sha256,
         "images_sha256": sha256_of(images),
+        "seeds": {
+            "images": read_fingerprint(images)["seed"],
+            "replay": params.section("replay", ReplayParams).seed,
+        },
         "commit": current_commit(Path()),
+    }
+
+
+def _fingerprint(environment: Mapping[str, Any], policy: Path) -> dict[str, Any]:
+    made_by = ("weights_sha256", "images_sha256", "sizes_px", "backend", "precision", "low_precision")
+    return {
+        "kind": "replay",
+        "policy_sha256": sha256_of(policy),
+        **{name: environment[name] for name in made_by},
     }
 
 

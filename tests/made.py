@@ -76,7 +76,9 @@ def images_table(path: Path, count: int, wnids: tuple[str, ...] = ("n1", "n2")) 
         "jpeg": [jpeg(i, mode="L" if i % 5 == 0 else "RGB") for i in rows],
     }
     write_table(
-        path, pa.table(columns, schema=IMAGES), {"kind": "images", "classes": [[w, w] for w in wnids]}
+        path,
+        pa.table(columns, schema=IMAGES),
+        {"kind": "images", "classes": [[w, w] for w in wnids], "seed": 0},
     )
     return path
 

@@ -106,6 +106,18 @@ def test_engines_lists_every_backend_and_measures_those_that_run(project):
         assert "not available: it needs an NVIDIA GPU" in found.output
 
 
+def test_what_cannot_run_here_does_not_keep_the_list_from_being_shown(project):
+    skipped = [word for name in BACKENDS if name != "eager" for word in ("--skip", name)]
+    asked = ["--runs", "30", *skipped, *SMALL, "--set", "runtime.backend=cudagraph"]
+    found = CliRunner().invoke(main, asked)
+    assert found.exit_code == 0
+    assert "asks for cannot run here: runtime.backend: cudagraph" in found.stderr
+    assert found.stdout.splitlines()[1].split()[:2] == ["eager", "float32"]
+    assert "<- runtime" not in found.stdout
+    told = json.loads(CliRunner().invoke(main, [*asked, "--json"]).stdout)
+    assert told["runtime_lacks"].startswith("runtime.backend: cudagraph")
+
+
 def test_programs_are_told_the_engines(project):
     skipped = [word for name in BACKENDS if name not in ("eager", "cudagraph") for word in ("--skip", name)]
     found = json.loads(CliRunner().invoke(main, ["--runs", "30", *skipped, "--json", *SMALL]).stdout)

@@ -7,7 +7,7 @@ from pipeline.machine import describe_machine, name_processor
 from pipeline.plan import BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate, write_policy
 from pipeline.thresholds import at_rate
-from stages.plan import _lines, main
+from stages.plan import _document, _lines, main
 from tests.made import policy, runtime, weights
 from tests.replays import PARAMS, bench
 
@@ -56,6 +56,15 @@ def test_rates_whose_replay_was_not_stable_are_named():
     assert "stable" not in "".join(_lines(BatchCosts(2.0, 8.0, 1, 1), points[:1]))
 
 
+@pytest.mark.parametrize(("replayed", "pays"), [((0.9, 0.7), 0), ((1.0, 0.7), 0), ((1.1, 0.7), 1)])
+def test_it_is_said_where_adaptive_inference_does_not_pay(replayed, pays):
+    costs = BatchCosts(7.0, 8.0, 1, 1)
+    points = [Point(rate, rate, 1.1, times, True) for rate, times in zip((0.0, 0.1), replayed, strict=True)]
+    says = "  Adaptive inference does NOT pay on this machine: no rate is faster than always-high."
+    assert (says in _lines(costs, points)) == (not pays)
+    assert _document(costs, points)["pays"] == pays
+
+
 @pytest.fixture
 def profiled(project):
     """What profile writes, as far as plan reads it, and a policy that does not say what it was made for."""
@@ -86,6 +95,7 @@ def test_costs_of_other_weights_or_another_processor_are_refused(profiled, proje
 
 def test_costs_of_another_engine_are_refused(project):
     write_json(project / "metrics/profile.json", PROFILE | {"backend": "cudagraph", "precision": "float32"})
+    write_policy(project / "models/policy.json", policy(0.5))
     found = CliRunner().invoke(main, ["--set", "runtime.backend=eager"])
     assert found.exit_code == 1
     assert (

@@ -18,7 +18,7 @@ from pipeline.params.model import ModelParams
 from pipeline.policy import write_policy
 from pipeline.replay import Replayed, latency_percentiles, records_table, replay
 from pipeline.summary import block_totals, summarise_scenario
-from pipeline.tables import REPLAY, write_table
+from pipeline.tables import REPLAY, read_fingerprint, write_table
 from stages.replay import main
 from tests import made
 from tests.replays import PARAMS, bench
@@ -223,6 +223,8 @@ def test_the_replay_says_on_which_images_and_machine_it_ran(fitted, monkeypatch)
     assert found.exit_code == 0, found.output
     environment = read_json(Path("metrics/environment.json"))
     assert environment["images_sha256"] == sha256_of(Path("data/images.parquet"))
+    assert environment["seeds"] == {"images": 0, "replay": 0}
+    assert read_fingerprint(Path("data/replay.parquet"))["precision"] == environment["precision"]
     assert "all run" not in found.stderr
     assert "asks for 8, data/images.parquet has 7 to evaluate; all run" in call("--set", "images=8").stderr
     assert environment.items() >= describe_machine().items()
