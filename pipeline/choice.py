@@ -19,7 +19,8 @@ from pipeline.certify import (
     list_candidates,
     set_apart,
 )
-from pipeline.judge import column, harmed_if_low, has_labels, losses_if_low
+from pipeline.judge import column, harmed_if_low, losses_if_low
+from pipeline.oracles import has_labels
 from pipeline.params.fit import FitParams, ThresholdParams
 from pipeline.policy import score
 from pipeline.thresholds import Costs, Threshold, choose_threshold

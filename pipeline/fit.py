@@ -12,9 +12,9 @@ from pipeline.calibration import Calibration, Floats, expected_oracle
 from pipeline.choice import choose, set_certifying_apart
 from pipeline.embeddings import CONDITIONS, precisions_of
 from pipeline.errors import PipelineError
-from pipeline.judge import column, has_labels, judge, plot_tables
+from pipeline.judge import column, judge, plot_tables
 from pipeline.learned import NAME, layer_features
-from pipeline.oracles import ORACLES
+from pipeline.oracles import ORACLES, has_labels
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, is_number, score
 from pipeline.proxies import get_proxy

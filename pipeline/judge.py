@@ -15,7 +15,7 @@ from pipeline.deferral import (
     draw_weights,
     gain_over_random,
 )
-from pipeline.oracles import ORACLES
+from pipeline.oracles import ORACLES, has_labels
 from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
@@ -23,10 +23,6 @@ from pipeline.regression import rank_correlation
 from pipeline.timing import FEWEST_IMAGES
 
 _CURVE_RATES = np.linspace(0, 1, 101)
-
-
-def has_labels(samples: pl.DataFrame) -> bool:
-    return samples["low_correct"].null_count() == 0
 
 
 def harmed_if_low(samples: pl.DataFrame) -> NDArray[np.bool_]:

@@ -8,8 +8,9 @@ import polars as pl
 
 from pipeline.deferral import Interval
 from pipeline.errors import PipelineError
-from pipeline.judge import column, has_labels, losses_if_low
+from pipeline.judge import column, losses_if_low
 from pipeline.labels import true_classes
+from pipeline.oracles import has_labels
 from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.params.replay import Scenario

@@ -13,6 +13,12 @@ from pipeline.errors import PipelineError
 from pipeline.params.fit import OracleName
 
 
+def has_labels(deltas: Any) -> bool:
+    """Whether it is known of every image what is right."""
+    missing = deltas["low_correct"].null_count  # A method of polars' columns, a number of Arrow's.
+    return not (missing() if callable(missing) else missing)
+
+
 def delta(deltas: Any) -> NDArray[np.float64]:
     """L2 distance between the low and the high embedding."""
     return np.asarray(deltas["delta"].to_numpy())
@@ -26,7 +32,7 @@ def disagreement(deltas: Any) -> NDArray[np.float64]:
 def benefit(deltas: Any) -> NDArray[np.float64]:
     """1 where high is right and low is wrong, else 0; needs a model that knows the data's classes."""
     low, high = deltas["low_correct"].to_numpy(), deltas["high_correct"].to_numpy()
-    if low.dtype != bool:  # Empty values make it an array of objects.
+    if not has_labels(deltas):
         raise PipelineError(
             "fit.oracle: benefit needs labels that the model knows, of every image; delta says what "
             "is amiss. Use delta or disagreement, or name the classes of the weights as model.classes"

@@ -7,8 +7,9 @@ import polars as pl
 
 from pipeline.fit import Fitted
 from pipeline.frontier import Prices
-from pipeline.judge import column, has_labels
+from pipeline.judge import column
 from pipeline.mid import is_answered, lead_of_mid, say_leads
+from pipeline.oracles import has_labels
 from pipeline.params.fit import FitParams
 from pipeline.recommend import Limits, recommend
 from pipeline.results import piped

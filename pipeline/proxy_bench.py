@@ -24,7 +24,7 @@ from pipeline.deferral import (
     resample,
 )
 from pipeline.learned import NAME
-from pipeline.oracles import ORACLES
+from pipeline.oracles import ORACLES, has_labels
 from pipeline.params.fit import FitParams, OracleName
 from pipeline.policy import score
 from pipeline.proxies import Proxy
@@ -70,8 +70,7 @@ def compare_proxies(
 
 
 def _usable_oracles(deltas: pl.DataFrame) -> list[OracleName]:
-    labelled = deltas["low_correct"].null_count() == 0
-    return [name for name in ORACLES if labelled or name != "benefit"]
+    return [name for name in ORACLES if has_labels(deltas) or name != "benefit"]
 
 
 def _gains(scores: Mapping[str, Floats], oracle: Floats, weights: Counts) -> dict[str, Floats]:
@@ -105,7 +104,7 @@ def _describe(scores: Floats, oracle: Floats, judged: pl.DataFrame) -> dict[str,
             "auroc": float(roc_auc_score(event, scores)),
             "auprc": float(average_precision_score(event, scores)),
         }
-    if judged["low_correct"].null_count() == 0:
+    if has_labels(judged):
         low, high = judged["low_correct"].to_numpy(), judged["high_correct"].to_numpy()
         found["accuracy"] = _by_rate(accuracy_curve(scores, low, high, rates))
         found |= selective_risk(scores, ~low)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.certify import risk_bound
 from pipeline.deferral import Interval
 from pipeline.frontier import Prices
-from pipeline.judge import harmed_if_low, has_labels, losses_if_low
+from pipeline.judge import harmed_if_low, losses_if_low
+from pipeline.oracles import has_labels
 from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import escalate

@@ -12,10 +12,9 @@ import polars as pl
 from pipeline.candidates import prices_of, read_candidates
 from pipeline.fit import Fitted, fit, read_samples
 from pipeline.headroom import measure_headroom
-from pipeline.judge import has_labels
 from pipeline.learned import layer_features
 from pipeline.mid import read_mid
-from pipeline.oracles import ORACLES
+from pipeline.oracles import ORACLES, has_labels
 from pipeline.params.fit import FitParams, OracleName, ThresholdParams
 from pipeline.params.replay import Scenario
 from pipeline.policy import score
