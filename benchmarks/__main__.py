@@ -131,7 +131,7 @@ def name_device(machine: Mapping[str, Any], runtime: Runtime) -> str:
 def conditions(
     machine: Mapping[str, Any], runtime: Runtime, name: str, images: int, offline_images: int, commit: str
 ) -> dict[str, Any]:
-    blocks = -(-offline_images // OFFLINE_BLOCK[runtime.device.type])
+    blocks = range(0, offline_images, block := OFFLINE_BLOCK[runtime.device.type])
     return {
         **machine,
         "threads": runtime.threads,
@@ -141,7 +141,7 @@ def conditions(
         "escalation_rate": ESCALATION_RATE,
         "images": images,
         "offline_images": offline_images,
-        "usual_offline_images": min(offline_images, blocks * USUAL_IMAGES),
+        "usual_offline_images": sum(min(USUAL_IMAGES, block, offline_images - start) for start in blocks),
         "extraction_batch_size": BATCH,
         "commit": commit,
     }

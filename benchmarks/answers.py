@@ -1,13 +1,12 @@
 """Every engine's answers against those of eager float32: decisions under one policy, and outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cascade import Cascade
-from pipeline.engines.base import TOLERANCE
 from pipeline.fidelity import measure_errors, run_all
 from pipeline.policy import decide
 
@@ -20,7 +19,7 @@ ByName = dict[str, float]
 def compare_answers(
     cascades: Mapping[str, Cascade], scores: Mapping[str, NDArray[np.float64]], canvases: Tensor
 ) -> dict[str, ByName]:
-    """By system: `decision_agreement` (share), `largest_error` and its `tolerance` (of the largest value).
+    """By system: `decision_agreement` (share) and `largest_error` (as a share of the largest value).
 
     scores: proxies (N,) of the low pass, all decided on by the reference's policy. canvases: uint8
     (N, 3, S, S), on which logits, embedding and trace of every role are compared.
@@ -38,7 +37,15 @@ def compare_answers(
             name: float((found == decided[REFERENCE]).mean()) for name, found in decided.items()
         },
         "largest_error": largest,
-        "tolerance": {
-            name: TOLERANCE[cascade.engines["low"].runtime.precision] for name, cascade in cascades.items()
-        },
+    }
+
+
+def worst(found: Iterable[Mapping[str, ByName]]) -> dict[str, ByName]:
+    """Of what `compare_answers` says of several scenarios: the least agreement, the largest error."""
+    shares, errors = zip(
+        *((each["decision_agreement"], each["largest_error"]) for each in found), strict=True
+    )
+    return {
+        "decision_agreement": {name: min(each[name] for each in shares) for name in shares[0]},
+        "largest_error": {name: max(each[name] for each in errors) for name in errors[0]},
     }

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.answers import REFERENCE, compare_answers
+from benchmarks.answers import REFERENCE, ByName, compare_answers, worst
 from benchmarks.footprint import measure_peaks
 from benchmarks.usual import USUAL, UsualWay, as_picture
 from pipeline.answers import NEEDS, PolicyName
@@ -43,7 +43,6 @@ USUAL_IMAGES = 64
 # By which outputs are compared.
 COMPARED_IMAGES = 64
 WARM_UP_IMAGES = {"single_stream": 20, "offline": 64}
-MEMORY_IMAGES = {"single_stream": 8, "offline": 64}
 # A system that is through sooner runs the blocks again, else one slow moment would decide; so often at most.
 MEASURED_S = {"cpu": 10.0, "cuda": 2.0}
 MOST_ROUNDS = 8
@@ -100,18 +99,18 @@ def compare(
 ) -> dict[str, Any]:
     """By scenario, system and policy: latency, images/s, memory; and what `compare_answers` finds.
 
-    images: canvases by scenario, uint8 (N, 3, S, S); answers are compared on those of one stream.
+    images: canvases by scenario, uint8 (N, 3, S, S).
     """
     usual = UsualWay(weights, sizes_px, runtime.device, direction=1, threshold=0.0)
     runtimes = list_runtimes(runtime, skip)
     benches = {name: build_bench(weights, sizes_px, chosen) for name, chosen in runtimes.items()}
     found: dict[str, Any] = {}
+    answers: dict[Scenario, dict[str, ByName]] = {}
     for scenario, canvases in images.items():
         cascades = _build_all(scenario, benches, canvases, report)
         report(f"{scenario}: set the share escalated")
         scores = {name: set_rate(cascade, canvases) for name, cascade in cascades.items()}
-        if scenario == "single_stream":
-            found |= compare_answers(cascades, scores, canvases[:COMPARED_IMAGES])
+        answers[scenario] = compare_answers(cascades, scores, canvases[:COMPARED_IMAGES])
         report(f"{scenario}: measure")
         found[scenario] = _compare_in(scenario, usual, cascades, canvases)
         if not memory:
@@ -119,11 +118,12 @@ def compare(
         report(f"{scenario}: memory")
         ready = {name: replace(benches[name], policy=cascade.policy) for name, cascade in cascades.items()}
         batches = {name: found[scenario][name]["batch_size"] for name in cascades}
-        peaks = measure_peaks(weights, sizes_px, ready, batches, usual, canvases[: MEMORY_IMAGES[scenario]])
+        few = canvases[: SINGLE_BLOCK if scenario == "single_stream" else BATCH[runtime.device.type]]
+        peaks = measure_peaks(weights, sizes_px, ready, batches, usual, few)
         for name, by_policy in peaks.items():
             for policy, peak_mb in by_policy.items():
                 found[scenario][name][policy]["peak_memory_mb"] = peak_mb
-    return found
+    return found | worst(answers.values())
 
 
 def _build_all(

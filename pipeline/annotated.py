@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.image_names import ENDINGS, has_ending
 from pipeline.layouts import LabelledImage, Layout, name_classes, read_lines, sort_images
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -61,11 +62,8 @@ def _read_labelled(
     found: dict[str, LabelledImage] = {}
     composed = {unicodedata.normalize("NFC", name): name for name in file.namelist()}
     for number, line in read_lines(path, file, member):
-        name, _, rest = line.strip().partition("\t")
-        wnid = rest.partition("\t")[0].strip()
         where = f"{path}: {member}, line {number}"
-        if not name or "/" in name or not wnid:
-            raise PipelineError(f"{where}: expected 'file<TAB>wnid<TAB>x<TAB>y<TAB>w<TAB>h', found {line!r}")
+        name, wnid = _read_line(line, where)
         if wnid not in wnids:
             raise PipelineError(
                 f"{where}: class {wnid!r} is not in {root}wnids.txt; add it there or correct it"
@@ -86,8 +84,23 @@ def _read_labelled(
     return sort_images(list(found.values()))
 
 
+def _read_line(line: str, where: str) -> tuple[str, str]:
+    """The image's file and its wnid."""
+    name, _, rest = line.strip().partition("\t")
+    wnid = rest.partition("\t")[0].strip()
+    if not name or "/" in name or not wnid:
+        raise PipelineError(f"{where}: expected 'file<TAB>wnid<TAB>x<TAB>y<TAB>w<TAB>h', found {line!r}")
+    if not has_ending(name):
+        raise PipelineError(f"{where}: {name!r} is no image by its ending; expected {', '.join(ENDINGS)}")
+    return name, wnid
+
+
 def _list_training(file: zipfile.ZipFile, root: str, wnids: set[str]) -> tuple[LabelledImage, ...]:
     pattern = re.compile(re.escape(root) + r"(train/([^/]+)/)images/([^/]+)")
     matches = filter(None, map(pattern.fullmatch, file.namelist()))
-    found = [LabelledImage(match[1] + match[3], match[2], match[0]) for match in matches if match[2] in wnids]
+    found = [
+        LabelledImage(match[1] + match[3], match[2], match[0])
+        for match in matches
+        if match[2] in wnids and has_ending(match[3])
+    ]
     return sort_images(found)

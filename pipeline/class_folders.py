@@ -87,7 +87,7 @@ def _refuse_nested(path: Path, root: str, deep: Sequence[Sequence[str]]) -> None
         if TRAINING in splits and len(splits) > 1:
             raise PipelineError(
                 f"{path}: {root}{folder}/, which would be a class, holds {splits[TRAINING]}/ and more; "
-                f"expected {LAYOUT}; pack that folder alone"
+                f"expected {LAYOUT}; put splits outside of the classes, or pack one of several sets alone"
             )
 
 

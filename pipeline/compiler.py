@@ -17,5 +17,8 @@ def find_compiler() -> str | None:
 @cache
 def read_version(compiler: str) -> str:
     """What it says of itself; empty where it cannot run, such as a name that stands for none."""
-    done = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -95,14 +95,21 @@ def _proxy_cells(item: Document) -> tuple[str, ...]:
     )
 
 
+def _on(*measured: Document) -> str:
+    """Which machines times are of; empty where that was not noted."""
+    processors = sorted({each["processor"] for each in measured if each.get("processor")})
+    return f" on {' and '.join(processors)}" if processors else ""
+
+
 def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     """(title, table) of what was counted and measured besides the replay; absent files are left out."""
     if metrics.delta:
         yield "Low against high", _delta_grid(metrics.delta)
-    compared = metrics.proxies or {}
+    compared, costs = metrics.proxies or {}, metrics.proxy_costs or {}
     for oracle in (name for name in ORACLES if name in compared):
-        grid = _proxies_grid(compared[oracle], (metrics.proxy_costs or {}).get("cost_us", {}))
-        yield f"Which signal predicts {oracle}, at 10 % escalated", grid
+        grid = _proxies_grid(compared[oracle], costs.get("cost_us", {}))
+        timed = f" (µs{_on(costs)})" if _on(costs) else ""
+        yield f"Which signal predicts {oracle}, at 10 % escalated{timed}", grid
     if "overlap" in compared:
         rows = tuple((words(name), percent(share)) for name, share in compared["overlap"].items())
         yield "Where the oracles meet (far: the tenth of largest delta)", Grid(("event", "images"), rows)
@@ -112,5 +119,4 @@ def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     if metrics.profile:
         yield "Cost of a forward pass", _profile_grid(metrics.profile)
     if metrics.extract:
-        machines = {run["processor"] for run in metrics.extract.values() if "processor" in run}
-        yield " on ".join(["Extraction", *sorted(machines)]), _extract_grid(metrics)
+        yield f"Extraction{_on(*metrics.extract.values())}", _extract_grid(metrics)

@@ -51,8 +51,9 @@ def fit(
     """
     if params.threshold.rule == "accuracy_drop" and not has_labels(samples):
         raise PipelineError(
-            "fit.threshold.rule: accuracy_drop needs labels that the model knows, of every image; delta says "
-            "what is amiss. Use escalation_rate or risk, or name the classes of the weights as model.classes"
+            "fit.threshold.rule: accuracy_drop needs labels that the model knows, of every image; stage "
+            "delta prints why there are none. Name the weights' classes as model.classes, or use rule "
+            "escalation_rate or risk"
         )
     samples, coefficients = _learn(samples, params)
     calibrating, judged = (samples.filter(split=name) for name in ("calibration", "evaluation"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.image_names import is_read
-from pipeline.members import LIMITS, Limits, new_member
+from pipeline.members import LIMITS, Limits, find_fault, new_member
 
 
 def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -49,18 +49,17 @@ def identify_folder(folder: Path) -> str:
 
 
 def measure_folder(folder: Path, limits: Limits = LIMITS) -> int:
-    """Bytes of its files; raises PipelineError where they are none, or more than an archive may hold."""
+    """Bytes of its files; raises PipelineError where they are none, or what no archive may hold."""
     files = find_files(folder)
     if not files:
         raise PipelineError(f"{folder}: no images found; expected a folder for each class, with images")
-    sizes = {path: path.stat().st_size for path in files}
-    for path, size in sizes.items():
-        if size > limits.member_bytes:
-            raise PipelineError(
-                f"{path}: {size} bytes, more than the limit of {limits.member_bytes} for one image; make it "
-                "smaller, or move it out of the folder"
-            )
-    total_bytes = sum(sizes.values())
+    total_bytes = 0
+    for path in files:
+        member = new_member(_find_name(path, folder))
+        member.file_size = member.compress_size = path.stat().st_size
+        if fault := find_fault(member, limits):
+            raise PipelineError(f"{path}: {fault}; rename it, make it smaller, or move it out of the folder")
+        total_bytes += member.file_size
     if total_bytes > limits.total_bytes:
         raise PipelineError(
             f"{folder}: images of {total_bytes} bytes, more than the limit of {limits.total_bytes}; name the "
@@ -86,8 +85,4 @@ def _find_name(path: Path, folder: Path) -> str:
     except UnicodeEncodeError:
         shown = name.encode(errors="replace").decode()
         raise PipelineError(f"{folder}: the name of {shown} is no UTF-8; rename it") from None
-    if "\\" in name:
-        raise PipelineError(
-            f"{folder}: the name of {name} has a backslash, which no archive may have; rename it"
-        )
     return name

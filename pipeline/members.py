@@ -51,7 +51,8 @@ def read_member(file: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> bytes:
         raise ValueError(f"cannot be read from the archive: {error}") from None
 
 
-def _find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:
+def find_fault(member: zipfile.ZipInfo, limits: Limits) -> str | None:
+    """Why no archive may hold it; None where one may."""
     name = member.orig_filename
     if "\\" in name or "\0" in name:
         return "has a backslash or a zero byte in its name"
@@ -79,7 +80,7 @@ def check_members(path: Path, members: Sequence[zipfile.ZipInfo], limits: Limits
         raise PipelineError(f"{path}: {len(members)} members, more than the limit of {limits.members}")
     seen: set[str] = set()
     for member in members:
-        fault = "appears twice" if member.filename in seen else _find_fault(member, limits)
+        fault = "appears twice" if member.filename in seen else find_fault(member, limits)
         if fault:
             raise PipelineError(
                 f"{path}: member {member.orig_filename!r} {fault}; "

@@ -34,8 +34,8 @@ def benefit(deltas: Any) -> NDArray[np.float64]:
     low, high = deltas["low_correct"].to_numpy(), deltas["high_correct"].to_numpy()
     if not has_labels(deltas):
         raise PipelineError(
-            "fit.oracle: benefit needs labels that the model knows, of every image; delta says what "
-            "is amiss. Use delta or disagreement, or name the classes of the weights as model.classes"
+            "fit.oracle: benefit needs labels that the model knows, of every image; stage delta prints why "
+            "there are none. Name the weights' classes as model.classes, or use oracle delta or disagreement"
         )
     return np.asarray(high & ~low, dtype=np.float64)
 

@@ -1,9 +1,11 @@
 """What Linux tells of the processor. Cheap: imports no torch."""
 
+import math
 import os
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def processor_flags() -> set[str]:
@@ -26,8 +28,18 @@ def processor_model() -> str:
 
 
 def count_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use: by its affinity, and by the share of time that its container has."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _count_quota() or allowed)
+
+
+def _count_quota() -> int | None:
+    """Cores that a container has the time of, at least one; None where nothing limits it."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="utf-8").split()
+        return None if quota == "max" else math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # Another system, or the first version of control groups.
+        return None
 
 
 def _read_cpu_info(name: str) -> str:

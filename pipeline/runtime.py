@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.malloc import keep_freed_memory
 from pipeline.params.model import Role
 from pipeline.params.runtime import Precision, RuntimeParams
+from pipeline.processor import count_cores
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -44,7 +45,9 @@ def resolve_runtime(params: RuntimeParams, shape: Architecture) -> Runtime:
     """
     device = _device(params.device)
     backend = choose_backend(params.backend, device, params.precision, shape)
-    runtime = Runtime(device, backend, params.precision, params.threads or torch.get_num_threads())
+    # torch knows of no container's share: threads beyond it would wait for each other's turn.
+    threads = params.threads or min(torch.get_num_threads(), count_cores())
+    runtime = Runtime(device, backend, params.precision, threads)
     if params.low_precision not in (None, params.precision):
         low_backend = choose_backend(params.backend, device, params.low_precision, shape)
         runtime = replace(runtime, low_backend=low_backend, low_precision=params.low_precision)

@@ -62,9 +62,11 @@ class ParamsFile:
             node = node.setdefault(step, {})
             if not isinstance(node, dict):
                 raise PipelineError(f"--set {override}: {step!r} is a value, not a section")
+        text = text.strip()
         value = _parse_yaml(text, f"--set {override}")
-        # As it is, unless quoted: to YAML ` #` would begin a comment, also in a file's name.
-        node[steps[-1]] = text if isinstance(value, str) and text[:1] not in "'\"" else value
+        # As it is, unless quoted: to YAML a # would begin a comment, also in a file's name.
+        as_it_is = text.startswith("#") or (isinstance(value, str) and text[:1] not in "'\"")
+        node[steps[-1]] = text if as_it_is else value
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -97,10 +99,11 @@ def path_option(name: str, default: str, text: str) -> Callable[[Any], Any]:
     )
 
 
-def stage_command(section: str) -> Callable[[Callable[..., None]], click.Command]:
+def stage_command(section: str, beside: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
     """Turn a function into a stage: adds --params, --set, --debug, --version, the lock and error handling.
 
     The function gets `params: ParamsFile` first; `section` is where a `--set` key without section belongs.
+    beside: the option for the one file that it writes, where runs that write others may go side by side.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -120,7 +123,7 @@ def stage_command(section: str) -> Callable[[Callable[..., None]], click.Command
                 values = ParamsFile(params, overrides, section)
                 # Not the module's name, which is __main__ where DVC starts the stage.
                 name = Path(function.__code__.co_filename).stem
-                with _only_one(name, options.get("role"), options.get("out")):
+                with _only_one(name, options.get("role"), options[beside] if beside else None):
                     function(values, **options)
 
         return click.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
@@ -157,7 +160,7 @@ def readable_errors(debug: bool) -> Iterator[None]:
 def _only_one(stage: str, role: str | None, out: Path | None) -> Iterator[None]:
     """Hold the stage's lock: an orphan of a killed run must not write beside a new one.
 
-    Runs of one stage that write to different files, where it has an option for one, may go side by side.
+    out: what tells runs apart that may go side by side.
     """
     LOCKS.mkdir(parents=True, exist_ok=True)
     target = hashlib.sha256(bytes(out.resolve())).hexdigest()[:16] if out else None

@@ -54,16 +54,18 @@ def main(params: ParamsFile, runs: int, skip: tuple[str, ...], as_json: bool) ->
         found = {"device": str(chosen.device), "threads": chosen.threads, "engines": engines}
         echo_json(found | ({"runtime_lacks": lacking} if lacking else {}))
     elif lacking:
-        click.echo(f"What {params.path} asks for cannot run here: {lacking}", err=True)
+        click.echo(f"What the parameters ask for cannot run here: {lacking}", err=True)
 
 
 def _resolve(options: RuntimeParams, weights: Weights) -> tuple[Runtime, str]:
     """What the parameters ask for; where that cannot run here, what can, and what keeps the other from it."""
-    try:
-        return resolve_runtime(options, weights.architecture), ""
-    except PipelineError as error:
-        free = {"device": "auto", "backend": "auto", "precision": "float32", "low_precision": None}
-        return resolve_runtime(options.model_copy(update=free), weights.architecture), str(error)
+    lacking = ""
+    for freed in ({}, {"backend": "auto", "precision": "float32", "low_precision": None}):
+        try:
+            return resolve_runtime(options.model_copy(update=freed), weights.architecture), lacking
+        except PipelineError as error:
+            lacking = lacking or str(error)
+    raise PipelineError(lacking)  # The device itself, which lists are of.
 
 
 class _Entry(NamedTuple):

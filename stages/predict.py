@@ -18,7 +18,7 @@ from stages.progress import Advance, progress
 from stages.running import read_bench
 
 
-@stage_command("runtime")
+@stage_command("runtime", beside="out")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @path_option("policy", "models/policy.json", "Policy that decides which images are escalated.")
 @path_option("out", "data/predictions.csv", "Table to write; one in .parquet is Parquet.")

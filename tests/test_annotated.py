@@ -91,6 +91,15 @@ def test_an_accent_may_be_packed_as_a_letter_of_its_own(tmp_path: Path) -> None:
         assert archive.read(archive.labelled[0].member) == b"pixels"
 
 
+def test_what_is_no_image_by_its_ending_is_refused(tmp_path: Path) -> None:
+    """Whatever its size: the limits are of what is read."""
+    path = write_zip(tmp_path / "a.zip", members([("val_0.bin", "n1", bytes(100))], ["n1"]))
+    refuse(path, "val_annotations.txt, line 1: 'val_0.bin' is no image by its ending; expected .jpg")
+    content = members(balanced(1), WNIDS) | {f"{ROOT}train/n1/images/n1_0.bin": bytes(100)}
+    with open_archive(write_zip(tmp_path / "b.zip", content)) as archive:
+        assert archive.training == ()
+
+
 def test_annotations_of_images_that_are_in_class_folders_are_refused(tmp_path: Path) -> None:
     """As tools leave them that move the validation images."""
     content = members([("val_0.JPEG", "n1", jpeg(0))], ["n1"], "")

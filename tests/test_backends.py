@@ -111,7 +111,7 @@ def test_what_cannot_run_here_does_not_keep_the_list_from_being_shown(project):
     asked = ["--runs", "30", *skipped, *SMALL, "--set", "runtime.backend=cudagraph"]
     found = CliRunner().invoke(main, asked)
     assert found.exit_code == 0
-    assert "asks for cannot run here: runtime.backend: cudagraph" in found.stderr
+    assert "What the parameters ask for cannot run here: runtime.backend: cudagraph" in found.stderr
     assert found.stdout.splitlines()[1].split()[:2] == ["eager", "float32"]
     assert "<- runtime" not in found.stdout
     told = json.loads(CliRunner().invoke(main, [*asked, "--json"]).stdout)

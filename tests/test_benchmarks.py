@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from benchmarks import anatomy
 from benchmarks.__main__ import BENCHMARK_CODE, main
+from benchmarks.answers import REFERENCE, compare_answers, worst
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import (
     ESCALATION_RATE,
@@ -28,6 +29,7 @@ from benchmarks.usual import UsualWay, as_picture
 from pipeline.answers import NEEDS, Answers
 from pipeline.backends import NATIVE, why_not
 from pipeline.cascade import Bench
+from pipeline.engines.base import TOLERANCE
 from pipeline.fused import FusedViT
 from pipeline.machine import current_commit
 from pipeline.policy import decide
@@ -59,6 +61,7 @@ MEASURED = {
             "openvino float32": policies(2.0, 10.0, 3.3),
         },
         "decision_agreement": {"eager float32": 1.0, "openvino float32": 0.995},
+        "largest_error": {"eager float32": 0.0, "openvino float32": 2e-06},
     },
     "extraction": {
         "openvino float32": {"low": RUN, "high": RUN},
@@ -74,7 +77,9 @@ MEASURED = {
         "processor": "Test CPU",
         "threads": 2,
         "model": "static_vit",
-        "images": 100,
+        "images": 300,
+        "offline_images": 1024,
+        "usual_offline_images": 256,
         "escalation_rate": 0.095,
         "sizes_px": {"low": 32, "mid": 48, "high": 64},
         "python": "3.12",
@@ -82,6 +87,11 @@ MEASURED = {
         "commit": "abc",
     },
 }
+
+
+OPENVINO = MEASURED["inference"]["single_stream"]["openvino float32"]
+OPENVINO["static_low"]["peak_memory_mb"] = 80.0
+MEASURED["inference"]["offline"]["openvino float32"]["batch_size"] = {"low": 32, "mid": 16, "high": 8}
 
 
 def test_goals_by_hand():
@@ -123,7 +133,11 @@ def test_adaptive_on_a_gpu_is_held_against_what_low_and_high_allow():
 
 def test_the_table_shows_every_system_and_goal():
     table = format_bench(MEASURED | {"goals": judge_goals(MEASURED)})
-    assert "| openvino float32 | 2.50 (400 images/s) | 5.00 (200 images/s) |" in table
+    single = "| openvino float32 | 2.50 (400 images/s; 80 MB) | 5.00 (200 images/s) | 10.00 (100 images/s) "
+    assert f"{single}| 3.50 (286 images/s) | 2e-06 | 99.5 % |" in table
+    assert "| openvino float32 | 2.00 (500 images/s) | 5.00 (200 images/s) |" in table
+    assert "| 3.30 (303 images/s) | 32/16/8 |" in table
+    assert "300 images in one stream, 1,024 offline (the usual way 256), 9.5 %" in table
     assert "| 100,000 images, openvino float32 (1,050 MB) | 297 | – | – | – |" in table
     assert "| overhead over the ideal, offline, openvino float32 | 1.100 | ≤ 1.05 | **no** | – |" in table
     assert "| extraction over bare forward, high, openvino float32 | 0.960 | ≥ 0.95 | yes | 0.97 |" in table
@@ -268,6 +282,28 @@ def test_every_system_escalates_the_same_share_of_just_the_images_that_it_is_tim
             assert system.answer("adaptive", images).escalated.sum() == round(20 * ESCALATION_RATE)
 
 
+def test_answers_are_held_against_eager_under_its_policy():
+    """What an engine with scores a little higher escalates besides counts, and the largest of its errors."""
+    eager = build_bench(weights(), {"low": 32, "high": 64}, runtime()).build({"low": 4, "high": 4})
+    eager.policy = replace(eager.policy, threshold=2.0)
+    rough = replace(runtime(), precision="bfloat16")
+    other = build_bench(weights(), {"low": 32, "high": 64}, rough).build({"low": 4, "high": 4})
+    scores = {REFERENCE: np.array([1.0, 1.5, 2.0, 3.0]), "eager bfloat16": np.array([1.1, 1.6, 2.1, 3.1])}
+    found = compare_answers({REFERENCE: eager, "eager bfloat16": other}, scores, canvases(5))
+    assert found["decision_agreement"] == {REFERENCE: 1.0, "eager bfloat16": 0.75}
+    assert found["largest_error"][REFERENCE] == 0
+    assert 1e-4 < found["largest_error"]["eager bfloat16"] < TOLERANCE["bfloat16"]
+
+
+def test_the_worst_of_both_scenarios_is_told():
+    first = {"decision_agreement": {"a": 1.0, "b": 0.9}, "largest_error": {"a": 0.0, "b": 2e-3}}
+    second = {"decision_agreement": {"a": 1.0, "b": 0.8}, "largest_error": {"a": 0.0, "b": 1e-3}}
+    assert worst([first, second]) == {
+        "decision_agreement": {"a": 1.0, "b": 0.8},
+        "largest_error": {"a": 0.0, "b": 2e-3},
+    }
+
+
 @pytest.mark.parametrize(
     ("usual", "ours", "said"),
     [
@@ -352,6 +388,6 @@ def test_what_the_page_says_of_missed_goals():
     }
     page = " ".join((ROOT / "benchmarks/README.md").read_text().split())
     zen_5, amx = "amd-epyc-family-26-model-2-avx512", "intel-r-xeon-r-processor-family-6-model-167-amx"
-    assert f"(`{zen_5}`) one goal is not met, on the processor with a matrix unit (`{amx}`) three;" in page
-    assert (missed.pop(zen_5), missed.pop(amx)) == (1, 3)
+    assert f"(`{zen_5}`) two goals are not met, on the processor with a matrix unit (`{amx}`) four;" in page
+    assert (missed.pop(zen_5), missed.pop(amx)) == (2, 4)
     assert min(missed.values()) > 1

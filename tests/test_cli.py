@@ -134,9 +134,18 @@ def written_by_set(text):
     return ParamsFile(ROOT / "params.yaml", (f"threshold.value={text}",), "fit")
 
 
+def test_predictions_that_go_to_different_files_are_made_side_by_side(project):
+    invoke("predict", "none.jpg", "--out", "a.csv")
+    (lock,) = LOCKS.glob("predict-*.lock")
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "running already" in invoke("predict", "none.jpg", "--out", "./a.csv").stderr
+        assert "running already" not in invoke("predict", "none.jpg", "--out", "b.csv").stderr
+
+
 @pytest.mark.parametrize(
     ("text", "source"),
-    [("photos #2", "photos #2"), ("'photos #2'", "photos #2"), ('"3"', "3")],
+    [("photos #2", "photos #2"), ("#2", "#2"), (" a ", "a"), ("'photos #2'", "photos #2"), ('"3"', "3")],
 )
 def test_a_text_of_the_command_line_is_taken_as_it_is_unless_quoted(text, source):
     params = ParamsFile(ROOT / "params.yaml", (f"data.source={text}",), "data")
@@ -177,9 +186,6 @@ def test_a_stage_that_runs_already_is_not_run_twice(project):
             capture_output=True,
             text=True,
         )
-        (LOCKS / "delta.lock").rename(LOCKS / "predict.lock")
-        elsewhere = invoke("predict", "none.jpg", "--out", "b.csv")
-    assert "running already" not in elsewhere.stderr  # Which writes to another file.
     assert found.exit_code == as_dvc_does.returncode == 1
     assert "running already (process 12345)" in found.stderr
     assert "running already (process 12345)" in as_dvc_does.stderr

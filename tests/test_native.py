@@ -98,6 +98,18 @@ def test_any_shape_on_any_number_of_threads_answers_as_eager(backend, shape, thr
         assert all(0 < error < TOLERANCE[precision] for error in errors)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_how_many_threads_share_an_image_changes_no_bit(backend, precision, shape):
+    if why_not(backend, CPU, precision):
+        pytest.skip(why_not(backend, CPU, precision))
+    alone, *others = (build_engine(of_shape(shape, backend, precision, count), 2) for count in (1, 2, 3))
+    for image in IMAGES[:2].split(1):
+        expected = alone.run(image)
+        for engine in others:
+            assert all(map(torch.equal, engine.run(image)[:3], expected[:3]))
+
+
 @pytest.mark.parametrize("local", [0, 2])
 def test_an_image_of_fewer_tokens_than_there_are_threads_leaves_some_idle(backend, local):
     """Five tokens on eight: image by image, so that what an earlier one left would show."""
@@ -336,6 +348,7 @@ def test_memory_that_is_no_canvas_is_not_read(backend, canvases):
         engine.run(canvases)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_is_told_to_build_its_own_engine_and_can():
     """It has none of the threads that the engine's passes would wait for."""
     backend = next((name for name in NATIVE if why_not(name, CPU, "float32") is None), None)
@@ -347,15 +360,20 @@ def test_a_fork_is_told_to_build_its_own_engine_and_can():
     child = os.fork()
     if child == 0:
         signal.alarm(30)
-        torch.set_num_threads(1)  # Those of torch's own are not there, either.
         same = False
         try:
+            torch.set_num_threads(1)  # Those of torch's own are not there, either.
             with pytest.raises(PipelineError, match="before its process forked"):
                 engine.run(IMAGES[:1])
             same = torch.equal(build_engine(asked, 1).run(IMAGES[:1]).logits, expected)
         finally:
             os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_no_images_have_no_answers(backend):
+    found = build_engine(of_shape(SHAPES[0], backend), 3).run(IMAGES[:0])
+    assert [len(value) for value in found[:3]] == [0, 0, 0]
 
 
 def test_engines_of_all_units_share_one_team():
@@ -458,11 +476,12 @@ def test_a_cache_that_cannot_be_written_is_a_reason(afresh, monkeypatch):
 
 def test_a_compiler_that_does_not_run_is_none(monkeypatch, tmp_path):
     """A name on the PATH that stands for what is not installed, as those of ccache do."""
-    (tmp_path / "g++").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "g++").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    read_version.cache_clear()
-    assert find_compiler() is None
+    for content in ("#!/bin/sh\nexit 1\n", "#!/no/such/shell\n"):
+        (tmp_path / "g++").write_text(content)
+        (tmp_path / "g++").chmod(0o755)
+        read_version.cache_clear()
+        assert find_compiler() is None
     read_version.cache_clear()
 
 

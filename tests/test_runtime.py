@@ -18,6 +18,19 @@ def test_auto_is_resolved_and_threads_are_set():
         torch.set_num_threads(before)
 
 
+def test_no_more_threads_than_a_container_has_cores_for(monkeypatch):
+    """Which torch does not know; whoever asks for more gets them."""
+    before = torch.get_num_threads()
+    try:
+        for cores, threads in ((1, 1), (before + 1, before)):
+            monkeypatch.setattr("pipeline.runtime.count_cores", lambda cores=cores: cores)
+            torch.set_num_threads(before)
+            assert resolve_runtime(RUNTIME_PARAMS, SHAPE).threads == threads
+            assert resolve_runtime(RUNTIME_PARAMS.model_copy(update={"threads": 3}), SHAPE).threads == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_low_pass_may_have_a_precision_of_its_own():
     plain = resolve_runtime(RUNTIME_PARAMS, SHAPE)
     mixed = resolve_runtime(RUNTIME_PARAMS.model_copy(update={"low_precision": "bfloat16"}), SHAPE)

@@ -49,7 +49,9 @@ def load_training(
     if not archive.training:
         raise PipelineError(f"{archive.path}: holds no training images; expected train/<class>/ beside val/")
     if len(archive.classes) < 2:
-        raise PipelineError(f"{archive.path}: lists one class; expected two or more, which is to be learned")
+        raise PipelineError(
+            f"{archive.path}: lists one class, so that there is nothing to tell apart; add class folders"
+        )
     if len(archive.classes) > classes:
         raise PipelineError(
             f"{archive.path}: lists {len(archive.classes)} classes, the model has {classes}; leave some out"

@@ -57,7 +57,7 @@ class NativeEngine(Engine):
         self.arrays = [value.numpy() for value in self.whole]
         # What the threads take at a time, so that their memory is there when the work begins.
         warming = min(piece * spec.runtime.threads, batch_size)
-        self.run(torch.zeros(warming, 3, spec.canvas_px, spec.canvas_px, dtype=torch.uint8))
+        self.run(torch.zeros(warming, *self.canvas, dtype=torch.uint8))
 
     def run(self, canvases: Tensor) -> Answer:
         arrays = self._pass(canvases)

@@ -3,7 +3,7 @@
 
 namespace vit {
 
-// A model with room for its passes: one image on all threads, or pieces of a batch on one thread each.
+// A model with room for its passes: one image on the threads together, or pieces of a batch on one thread each.
 class Engine {
  public:
   Engine(const Model& model, Team& team, int piece)
@@ -21,7 +21,7 @@ class Engine {
     std::atomic<int> next{0};
     team_.run([&](int thread) {
       const TimedThread own;
-      if (count > 1) run_pieces(thread, next, canvases, count, outputs);
+      if (count != 1) run_pieces(thread, next, canvases, count, outputs);
       else if (thread < parts) pass(thread, 0, canvases, 1, outputs, thread, parts, &barrier);
     });
   }
