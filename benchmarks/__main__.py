@@ -149,7 +149,6 @@ def conditions(
 
 def write_results(folder: Path, name: str, measured: dict[str, Any]) -> str:
     """With the goals judged; returns the tables."""
-    write_json(folder / f"{name}.json", measured)  # What took so long comes first, whatever follows.
     measured["goals"] = judge_goals(measured)
     write_json(folder / f"{name}.json", measured)
     table = format_bench(measured)
@@ -225,11 +224,15 @@ def bench(
         memory,
         lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
+    stem = device if model == EXTRACTED else f"{device}-{model}"
+    unfinished = results / f"{stem}.unfinished.json"
+    write_json(unfinished, measured)  # What took so long comes first, whatever follows.
     measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
             measured["extraction"] = measure_extraction(images, Path(name), extracted, scales, peer_python)
-    table = write_results(results, device if model == EXTRACTED else f"{device}-{model}", measured)
+    table = write_results(results, stem, measured)
+    unfinished.unlink()
     click.echo(table)
     if readme is not None:
         replace_in_file(readme, table, "bench")

@@ -31,7 +31,7 @@ def compare_answers(
         expected = run_all(engine, canvases)
         for name, cascade in cascades.items():
             errors = measure_errors(run_all(cascade.engines[role], canvases), expected)
-            largest[name] = max(largest[name], *errors.values())
+            largest[name] = float(np.max([largest[name], *errors.values()]))  # NaN where one is.
     return {
         "decision_agreement": {
             name: float((found == decided[REFERENCE]).mean()) for name, found in decided.items()
@@ -47,5 +47,5 @@ def worst(found: Iterable[Mapping[str, ByName]]) -> dict[str, ByName]:
     )
     return {
         "decision_agreement": {name: min(each[name] for each in shares) for name in shares[0]},
-        "largest_error": {name: max(each[name] for each in errors) for name in errors[0]},
+        "largest_error": {name: float(np.max([each[name] for each in errors])) for name in errors[0]},
     }

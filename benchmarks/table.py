@@ -12,6 +12,8 @@ TITLES = {
     "offline": "Offline, in batches: mean ms per image (images/s; peak MB)",
 }
 
+WANDERS, MOST_SPREAD = "~", 0.1
+SPREAD = f"{WANDERS}: the thirds of what was measured differ by more than {100 * MOST_SPREAD:.0f} %."
 CEILINGS = (
     "At most: of inference, if a pass were nothing but its matrix products at the processor's peak; of "
     "extraction, if decoding and writing took the cores for as long as each does alone; of adaptive over "
@@ -24,8 +26,11 @@ def format_bench(measured: Document) -> str:
     parts: list[str] = []
     for scenario, title in TITLES.items():
         parts += [f"**{title}**", ""]
-        parts += [*_inference_rows(measured["inference"], scenario), ""]
+        rows = _inference_rows(measured["inference"], scenario)
+        parts += [*rows, ""]
         parts += [_escalated(measured["inference"][scenario]), ""]
+        if any(WANDERS in row for row in rows):
+            parts += [SPREAD, ""]
     if "extraction" in measured:
         parts += ["**Extraction: images/s**", "", *_extraction_rows(measured["extraction"]), ""]
     if "anatomy" in measured:
@@ -92,7 +97,8 @@ def _cell(policy: Document) -> str:
     more = ", ".join(milliseconds(latency_ms[key]) for key in ("p50", "p90") if key in latency_ms)
     inside = more or f"{number(policy['images_per_s'], 0)} images/s"
     peak = f"; {number(peak_mb, 0)} MB" if peak_mb is not None else ""
-    return f"{milliseconds(latency_ms['mean'])} ({inside}{peak})"
+    mark = WANDERS if policy.get("spread", 0) > MOST_SPREAD else ""
+    return f"{mark}{milliseconds(latency_ms['mean'])} ({inside}{peak})"
 
 
 def _extraction_rows(extraction: Document) -> list[str]:

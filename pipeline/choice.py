@@ -22,7 +22,7 @@ from pipeline.certify import (
 from pipeline.judge import column, harmed_if_low, losses_if_low
 from pipeline.oracles import has_labels
 from pipeline.params.fit import FitParams, ThresholdParams
-from pipeline.policy import score
+from pipeline.policy import escalate, score
 from pipeline.thresholds import Costs, Threshold, choose_threshold
 
 # Of the calibration images, where a threshold is to be certified: for direction, calibration and candidates.
@@ -50,13 +50,16 @@ def choose(
     rule, scores = params.threshold, score(column(learned, "proxy"), direction)
     if rule.rule not in _CERTIFIED:
         return choose_threshold(rule, scores, direction, calibration, costs), {}
-    found = _certify(params, certifying, direction, list_candidates(scores))
+    candidates = list_candidates(scores)
+    found = _certify(params, certifying, direction, candidates)
     digests = {
         f"{name}_sha256": hashlib.sha256("\n".join(part["image_id"]).encode()).hexdigest()
         for name, part in (("learned", learned), ("certified", certifying))
     }
     about = {"learned_images": len(learned), "event": _event(rule, certifying), **digests}
-    warnings = () if found.certified else (_explain_failure(asdict(found), len(learned)),)
+    scores = score(column(certifying, "proxy"), direction)
+    least = float(escalate(scores, candidates[0]).mean())
+    warnings = () if found.certified else (_explain_failure(asdict(found), len(learned), least),)
     return Threshold(found.threshold, warnings), {**asdict(found), **about}
 
 
@@ -76,8 +79,10 @@ def _event(rule: ThresholdParams, samples: pl.DataFrame) -> str:
     return "harm" if has_labels(samples) else "disagreement"
 
 
-def _explain_failure(certificate: Mapping[str, Any], learned: int) -> str:
+def _explain_failure(certificate: Mapping[str, Any], learned: int, escalated: float) -> str:
+    """escalated: share that the first of the candidates, of which the counts are, escalates."""
+    tried = f"even where {100 * escalated:.1f} % are escalated, the most that were tried"
     return (
-        f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} even where nearly "
-        f"all are escalated; at this rate {describe_remedy(certificate, learned)}. Every image is escalated"
+        f"cannot certify {describe_promise(certificate)}: {describe_ground(certificate)} {tried}; at this "
+        f"rate {describe_remedy(certificate, learned)}. Every image is escalated"
     )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import hypergeom
 
 from pipeline.calibration import Floats
 
@@ -65,6 +66,15 @@ def gain_over_random(scores: Floats, oracle: Floats, weights: Counts, confidence
 def agreement_over_random(escalated: Bools, agree: Bools, weights: Counts, confidence: float) -> Interval:
     """Agreement less what random escalation at the same rate would reach, with its interval."""
     return percentile_interval(resample(partial(_agreement_gain, escalated, agree), weights), confidence)
+
+
+def chance_of_agreement(escalated: Bools, agree: Bools) -> float:
+    """That random escalation of as many images mends as many disagreements, or more: Fisher's exact test.
+
+    Where nearly all are escalated, resamples know of no image that is not.
+    """
+    disagreements, mended = int((~agree).sum()), int((escalated & ~agree).sum())
+    return float(hypergeom.sf(mended - 1, len(agree), disagreements, int(escalated.sum())))
 
 
 def draw_weights(count: int, resamples: int, seed: int) -> Counts:

@@ -147,10 +147,11 @@ def describe_engine(engine: Document | None) -> list[str]:
     if not engine:
         return []
     inside = "within" if engine["within_tolerance"] else "BEYOND"
-    error, tolerance = engine["largest_error"], engine["tolerance"]
+    error, tolerance = engine.get("largest_error"), engine["tolerance"]
+    shown = "is no number" if error is None else f"{error:.1e} of the largest value"
     line = (
         f"Engine against eager float32 on {number(engine['images'], 0)} images: "
         f"{percent(engine['decision_agreement'])} of the decisions equal; largest error "
-        f"{error:.1e} of the largest value, {inside} the tolerance {tolerance:.0e}."
+        f"{shown}, {inside} the tolerance {tolerance:.0e}."
     )
     return [line]

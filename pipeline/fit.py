@@ -12,7 +12,7 @@ from pipeline.calibration import Calibration, Floats, expected_oracle
 from pipeline.choice import choose, set_certifying_apart
 from pipeline.embeddings import CONDITIONS, precisions_of
 from pipeline.errors import PipelineError
-from pipeline.judge import column, judge, plot_tables
+from pipeline.judge import column, judge, plot_tables, why_untold
 from pipeline.learned import NAME, layer_features
 from pipeline.oracles import ORACLES, has_labels
 from pipeline.params.fit import FitParams
@@ -21,7 +21,6 @@ from pipeline.proxies import get_proxy
 from pipeline.regression import calibrate, learn_direction, learn_proxy, rank_correlation
 from pipeline.samples import join_proxies
 from pipeline.thresholds import Costs
-from pipeline.timing import FEWEST_IMAGES
 
 
 class Fitted(NamedTuple):
@@ -127,10 +126,8 @@ def _warn_of_nothing_learned(policy: Policy, oracle: Floats) -> list[str]:
 
 
 def _warn_of_few(judged: pl.DataFrame) -> list[str]:
-    if len(judged) >= FEWEST_IMAGES:
-        return []
-    found = f"{len(judged)} evaluation images are too few for intervals (expected {FEWEST_IMAGES} or more)"
-    return [f"{found}: nothing is claimed from them; draw more with data.evaluation_images"]
+    found = why_untold(column(judged, "oracle"))
+    return [f"{found}: nothing is claimed from them; draw more with data.evaluation_images"] if found else []
 
 
 def _numbers(certificate: Mapping[str, Any]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pipeline.calibration import Calibration, Floats, expected_oracle
 from pipeline.deferral import (
     agreement_curve,
     agreement_over_random,
+    chance_of_agreement,
     draw_weights,
     gain_over_random,
 )
@@ -20,7 +21,7 @@ from pipeline.paired import interval_of_difference
 from pipeline.params.fit import FitParams
 from pipeline.policy import Policy, decide, score
 from pipeline.regression import rank_correlation
-from pipeline.timing import FEWEST_IMAGES
+from pipeline.timing import FEWEST_EVENTS, FEWEST_IMAGES
 
 _CURVE_RATES = np.linspace(0, 1, 101)
 
@@ -62,13 +63,30 @@ def judge(
         # Of an event, which delta is none.
         "auroc": _auroc(oracle if params.oracle == "benefit" else ~agree, scores),
         "calibration_error": float(error),
-        "agreement_over_random": agreement_over_random(escalated, agree, weights, confidence)._asdict(),
+        "agreement_over_random": {
+            **agreement_over_random(escalated, agree, weights, confidence)._asdict(),
+            "chance": chance_of_agreement(escalated, agree),
+        },
         "gain_over_random": gain._asdict() if gain else None,
         "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,
         **_with_labels(samples, escalated),
     }
-    told = len(samples) >= FEWEST_IMAGES and gain is not None and gain.ci_low > 0
-    return {"evaluation": evaluation, "beats_random": int(told)}
+    told = why_untold(oracle) is None
+    beats = told and gain is not None and gain.ci_low > 0
+    return {"evaluation": evaluation, "told": int(told), "beats_random": int(beats)}
+
+
+def why_untold(oracle: Floats) -> str | None:
+    """Why nothing is claimed of how well its order is found, for oracle values (N,); None where it is."""
+    if len(oracle) < FEWEST_IMAGES:
+        return f"{len(oracle)} evaluation images are too few for intervals (expected {FEWEST_IMAGES} or more)"
+    values, times = np.unique(oracle, return_counts=True)
+    if len(values) != 2 or times.min() >= FEWEST_EVENTS:
+        return None
+    found = f"{times[1]} events among {len(oracle)} evaluation images are too few for intervals"
+    if times[0] < times[1]:
+        found = f"{times[0]} evaluation images of {len(oracle)} that are no event are too few for intervals"
+    return f"{found} (expected {FEWEST_EVENTS} or more)"
 
 
 def _recheck(samples: pl.DataFrame, escalated: NDArray[np.bool_], params: FitParams) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import pickle
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,7 +53,8 @@ def _in_process(work: Callable[[], None]) -> float | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(work, sender))
+    # Pickled here: to hand tensors over, multiprocessing would take a descriptor and shared memory for each.
+    child = context.Process(target=_report, args=(pickle.dumps(work), sender))
     child.start()
     sender.close()
     with receiver:
@@ -67,9 +69,9 @@ def _in_process(work: Callable[[], None]) -> float | None:
     return found
 
 
-def _report(work: Callable[[], None], sender: Connection) -> None:
+def _report(work: bytes, sender: Connection) -> None:
     try:
-        sender.send(_measure(work))
+        sender.send(_measure(pickle.loads(work)))
     except Exception as error:
         sender.send(error)
 
@@ -80,9 +82,10 @@ def _measure(work: Callable[[], None]) -> float | None:
         _RESET.write_text("5")  # The peak so far is that of loading.
     except OSError:  # Not allowed in every container.
         return None
-    before_mb = _status_mb("VmRSS")
+    before_mb, files_mb = _status_mb("VmRSS"), _status_mb("RssFile")
     work()
-    return _status_mb("VmHWM") - before_mb
+    # What is read from files is the code of libraries, as much of it as runs.
+    return _status_mb("VmHWM") - before_mb - max(0.0, _status_mb("RssFile") - files_mb)
 
 
 def _status_mb(key: str) -> float:

@@ -77,7 +77,7 @@ def replay(
     on_progress: Callable[[int], object],
 ) -> Replayed:
     """Time every scenario, and hold the engine against eager; `expected`: what fit says of the images."""
-    few = sample.canvases[: bench.batch_size]
+    few = sample.canvases[: bench.batch_size].clone()  # A view would go to other processes with all.
     truth = true_classes(sample.wnids, bench.weights.classes)
     oracle, scores = (
         np.array([values[image_id] for image_id in sample.image_ids])

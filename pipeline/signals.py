@@ -79,6 +79,9 @@ def _say_lead(order: Sequence[str], against: Document) -> str:
 def describe_headroom(oracle: str, single: str, found: Headroom) -> list[str]:
     """One paragraph, below the tables of the signals."""
     gain, lead = _interval(found.gain._asdict()), _interval(found.difference._asdict(), signed=True)
-    more = "more" if found.difference.ci_low > 0 else "no more"
     text = f"What could be had: boosted trees on the features of `learned` gain {gain} on {oracle}"
-    return ["", f"{text}; less {single}: {lead}. So these trees find {more} in them than `{single}` shows."]
+    says = f"Whether these trees find more in them than `{single}` shows, these images do not tell."
+    if found.difference.ci_low > 0 or found.difference.ci_high < 0:
+        more = "more" if found.difference.ci_low > 0 else "less"
+        says = f"So these trees find {more} in them than `{single}` shows."
+    return ["", f"{text}; less {single}: {lead}. {says}"]

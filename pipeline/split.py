@@ -15,21 +15,19 @@ def rank(*parts: object) -> bytes:
     return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
 
 
-def share_out(total: int, counts: Mapping[str, int], free: Mapping[str, int], order: str) -> dict[str, int]:
-    """Quotas that sum to `total`, in proportion to `counts` by largest remainder, none above `free`.
+def share_out(total: int, counts: Mapping[str, int], order: str) -> dict[str, int]:
+    """Quotas that sum to `total`, each in proportion to its count up to rounding; `counts` must hold `total`.
 
-    `free` must hold `total`. Equal remainders go by the hash of `order` and class: by name, small
-    draws would always meet the same classes.
+    What the rounding leaves is drawn, by the hash of `order`, so that every image has the same chance: by the
+    largest remainder, classes of few images would get none, whatever the seed. (Systematic sampling: in an
+    order of the classes, from a start on, every whole/total-th image counts for its class.)
     """
-    whole = sum(counts.values())
-    quotas = {name: min(total * count // whole, free[name]) for name, count in counts.items()}
-    ranked = sorted(counts, key=lambda name: (-(total * counts[name] % whole), rank(order, name)))
-    left = total - sum(quotas.values())
-    while left:
-        for name in ranked:
-            if left and quotas[name] < free[name]:
-                quotas[name] += 1
-                left -= 1
+    whole = sum(counts.values()) or 1
+    start, quotas, passed = int.from_bytes(rank(order)) % whole, {}, 0
+    for name in sorted(counts, key=lambda name: rank(order, name)):
+        before = (start + total * passed) // whole
+        passed += counts[name]
+        quotas[name] = (start + total * passed) // whole - before
     return quotas
 
 
@@ -52,8 +50,9 @@ def draw_splits(
     for image_id in sorted(wnids, key=lambda image_id: rank(seed, image_id)):
         by_class[wnids[image_id]].append(image_id)
     counts = Counter(wnids.values())
-    first = share_out(calibration_images, counts, counts, f"{seed}/calibration")
-    second = share_out(evaluation_images, counts, counts - Counter(first), f"{seed}/evaluation")
+    first = share_out(calibration_images, counts, f"{seed}/calibration")
+    left = {wnid: count - first[wnid] for wnid, count in counts.items()}
+    second = share_out(evaluation_images, left, f"{seed}/evaluation")
     drawn: dict[str, Split] = {}
     for wnid, image_ids in by_class.items():
         middle, end = first[wnid], first[wnid] + second[wnid]

@@ -60,6 +60,10 @@ def is_stable(latency_ms: Floats, within: float) -> bool:
 FEWEST_BLOCKS = 10
 # Likewise of images: resamples of fewer hold too little that differs.
 FEWEST_IMAGES = 30
+# Of an event, and of its opposite: where the images have fewer, so have most resamples.
+FEWEST_EVENTS = 10
+# That random escalation does as well: above it nothing is claimed, whatever the resamples say.
+MOST_CHANCE = 0.05
 
 
 def bootstrap_blocks(

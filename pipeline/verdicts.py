@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pipeline.certify import describe_ground, describe_promise
 from pipeline.measured import Document
-from pipeline.timing import FEWEST_IMAGES
+from pipeline.timing import FEWEST_IMAGES, MOST_CHANCE
 from pipeline.wording import interval_of, number, percent, points
 
 
@@ -62,7 +62,8 @@ def _judge_agreement(evaluation: Document) -> Verdict:
         holds = agreement is not None and random is not None and agreement > random
         measured = ""
     else:
-        holds = difference["ci_low"] > 0 and evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
+        enough = evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
+        holds = enough and difference["ci_low"] > 0 and difference.get("chance", 0) <= MOST_CHANCE
         measured = f", {points(difference['value'])}{interval_of(difference, 'ci_low', 'ci_high', points)}"
     return Verdict(
         f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "

@@ -13,7 +13,7 @@ from pipeline.machine import describe_machine
 from pipeline.params.fit import FitParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, write_policy
 from pipeline.tables import read_fingerprint
-from pipeline.timing import FEWEST_IMAGES
+from pipeline.timing import FEWEST_IMAGES, MOST_CHANCE
 from stages.common import ParamsFile, path_option, stage_command
 
 
@@ -49,9 +49,9 @@ def _sentence(metrics: dict[str, Any], settings: FitParams) -> str:
             *_certificate(metrics),
             f"fit: threshold {_threshold(metrics['threshold'])}; "
             f"evaluation escalates {judged['escalation_rate']:.4f}, agreement {judged['agreement']:.4f}, "
-            + _compare(judged["agreement_over_random"], judged["images"]),
+            + _compare(judged["agreement_over_random"], judged["images"] >= FEWEST_IMAGES),
             f"fit: {settings.proxy} on {settings.oracle}: "
-            + _verdict(judged["gain_over_random"], judged["images"]),
+            + _verdict(judged["gain_over_random"], bool(metrics["told"])),
         ]
     )
 
@@ -75,17 +75,18 @@ def _certificate(metrics: dict[str, Any]) -> list[str]:
     return [sentence]
 
 
-def _verdict(gain: dict[str, float] | None, images: int) -> str:
+def _verdict(gain: dict[str, float] | None, told: bool) -> str:
     if gain is None:
         return "the oracle is the same for every evaluation image, so no order of escalation is better"
-    return _compare(gain, images) + " (0 random, 1 oracle)"
+    return _compare(gain, told) + " (0 random, 1 oracle)"
 
 
-def _compare(gain: dict[str, float], images: int) -> str:
+def _compare(gain: dict[str, float], told: bool) -> str:
     """A gain over random escalation; of too few images nothing is claimed."""
     low, high = gain["ci_low"], gain["ci_high"]
-    says = "beats" if low > 0 else "is WORSE than" if high < 0 else "does NOT beat"
-    if images < FEWEST_IMAGES:
+    beats = low > 0 and gain.get("chance", 0) <= MOST_CHANCE
+    says = "beats" if beats else "is WORSE than" if high < 0 else "does NOT beat"
+    if not told:
         says = "cannot be told from"
     return f"{says} random escalation: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from pipeline.card import describe_scores, format_card
 from pipeline.checkpoint import load_weights
+from pipeline.paired import interval_of_difference
 from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.heads import Head, embed, fit_head, fit_heads, to_state
@@ -89,12 +91,12 @@ def test_sizes_are_compared_image_by_image():
     right["high"] = torch.tensor([0, 1, 1, 1]) > 0
     found = compare_sizes(right)
     assert list(found) == ["mid_less_low", "high_less_mid"]
-    # Differences 0, 1, 0, 0: mean 1/4, deviation 1/2.
+    # Differences 0, 1, 0, 0.
+    assert found["mid_less_low"] == interval_of_difference(np.array([0, 1, 0, 0]), 0.95)._asdict()
     assert found["mid_less_low"]["value"] == 0.25
-    assert found["mid_less_low"]["ci_high"] == pytest.approx(0.25 + 1.959964 * 0.5 / 2)
     assert found["high_less_mid"]["value"] == 0.25
     document = {"validation": {}, "differences": found}
-    assert describe_scores(document, {})[0] == "mid less low +25.00 points [-24.00, +74.00]"
+    assert describe_scores(document, {})[0] == "mid less low +25.00 points [-36.24, +69.94]"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,30 @@ def test_memory_is_that_of_the_work_alone():
     assert 95 < peak_mb < 130
     assert peak_memory_mb(partial(take, 300), CPU) - peak_mb == pytest.approx(200, abs=20)
     assert held.sum() > 0
+
+
+MAPPED = []
+
+
+def read_mapped(path: Path) -> None:
+    MAPPED.append(np.memmap(path, dtype=np.uint8, mode="r"))
+    assert MAPPED[0].sum() == 0
+
+
+def hold(tensors: list[torch.Tensor], mb: int) -> None:
+    assert len(tensors) == 300
+    take(mb)
+
+
+def test_files_that_are_mapped_as_libraries_are_and_what_was_there_before_are_not_charged(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(100_000_000))
+    peak_mb = peak_memory_mb(partial(read_mapped, tmp_path / "file"), CPU)
+    if peak_mb is None:
+        pytest.skip("memory of one piece of work is measured on Linux only")
+    assert peak_mb < 20
+    # Also more tensors than a process can be handed descriptors of.
+    held = [torch.zeros(100_000) for _ in range(300)]
+    assert 95 < peak_memory_mb(partial(hold, held, 100), CPU) < 130
 
 
 def test_work_that_fails_says_why_and_work_that_is_killed_has_no_memory():

@@ -6,17 +6,26 @@ from pipeline.errors import PipelineError
 from pipeline.split import draw_splits, share_out
 
 
-def test_shares_by_largest_remainder() -> None:
+@pytest.mark.parametrize("order", ["a", "b", "c"])
+def test_shares_are_in_proportion_up_to_rounding(order: str) -> None:
     counts = {"a": 5, "b": 3, "c": 2}
-    # 4 images: 2.0, 1.2, 0.8 -> whole parts 2, 1, 0; the one left goes to c.
-    assert share_out(4, counts, counts, "") == {"a": 2, "b": 1, "c": 1}
-    # 3 images: 1.5, 0.9, 0.6 -> 1, 0, 0; two left go to b and c.
-    assert share_out(3, counts, counts, "") == {"a": 1, "b": 1, "c": 1}
-    assert share_out(10, counts, counts, "") == counts
+    # 4 images: 2, 1.2 and 0.8; 3 images: 1.5, 0.9 and 0.6.
+    for total, most in ((4, {"a": (2, 2), "b": (1, 2), "c": (0, 1)}), (3, dict.fromkeys(counts, (0, 2)))):
+        shares = share_out(total, counts, order)
+        assert sum(shares.values()) == total
+        assert all(least <= shares[name] <= largest for name, (least, largest) in most.items())
+    assert share_out(10, counts, order) == counts
+    assert share_out(0, {"a": 0}, order) == {"a": 0}
 
 
-def test_shares_never_exceed_what_is_free() -> None:
-    assert share_out(3, {"a": 2, "b": 2}, {"a": 1, "b": 2}, "") == {"a": 1, "b": 2}
+def test_every_image_is_drawn_as_often_as_any_other() -> None:
+    """Also in small classes, which have less than one image coming to them."""
+    wnids = wnids_of({"many": 12, "some": 5, "two": 2, "one": 1})
+    draws = [draw_splits(wnids, 4, 6, seed) for seed in range(2000)]
+    for split, share in (("calibration", 0.2), ("evaluation", 0.3)):
+        drawn = Counter(image_id for draw in draws for image_id, given in draw.items() if given == split)
+        # Four standard deviations of 2,000 draws.
+        assert all(abs(drawn[image_id] / 2000 - share) < 0.041 for image_id in wnids)
 
 
 def wnids_of(counts: dict[str, int]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 from torch import Tensor
 
 from pipeline.archive import Archive
@@ -20,6 +20,7 @@ from pipeline.engines.build import build_engine
 from pipeline.errors import PipelineError
 from pipeline.files import whole_file
 from pipeline.images import decode_canvas, stack_canvases
+from pipeline.paired import interval_of_difference
 from pipeline.params.model import ModelParams, Role
 from pipeline.runtime import Runtime
 from pipeline.training.own import Fitter, answer
@@ -27,7 +28,6 @@ from pipeline.vit import Weights
 
 ENDING = ".safetensors"
 _CONFIDENCE = 0.95
-_SIGMAS = float(norm.ppf(0.5 + _CONFIDENCE / 2))
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,11 @@ def score_validation(right: Mapping[Role, Tensor]) -> dict[Role, dict[str, float
 
 
 def compare_sizes(right: Mapping[Role, Tensor]) -> dict[str, dict[str, float]]:
-    """Top-1 of each role less that of the next smaller one, paired by image, with its 95 % interval."""
+    """Top-1 of each role less that of the next smaller one, paired by image, with its 95 % score interval."""
     found = {}
     for smaller, larger in pairwise(right):
-        difference = right[larger].double() - right[smaller].double()
-        mean, half = float(difference.mean()), float(_SIGMAS * difference.std() / len(difference) ** 0.5)
-        found[f"{larger}_less_{smaller}"] = {"value": mean, "ci_low": mean - half, "ci_high": mean + half}
+        difference = (right[larger].double() - right[smaller].double()).numpy()
+        found[f"{larger}_less_{smaller}"] = interval_of_difference(difference, _CONFIDENCE)._asdict()
     return found
 
 
