@@ -225,12 +225,13 @@ def bench(
         lambda text: click.echo(f"{time.perf_counter() - started_s:4.0f} s: {text}"),
     )
     stem = device if model == EXTRACTED else f"{device}-{model}"
-    unfinished = results / f"{stem}.unfinished.json"
+    unfinished = results / f"{stem}.unfinished"
     write_json(unfinished, measured)  # What took so long comes first, whatever follows.
     measured["anatomy"] = dissect_all(random_weights(model), sizes_px, canvases[:count])
     if model == EXTRACTED and extracted:
         with tempfile.TemporaryDirectory() as name:
             measured["extraction"] = measure_extraction(images, Path(name), extracted, scales, peer_python)
+        write_json(unfinished, measured)
     table = write_results(results, stem, measured)
     unfinished.unlink()
     click.echo(table)

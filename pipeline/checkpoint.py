@@ -26,6 +26,8 @@ from pipeline.zoo import Network, Normalisation, find_network
 
 # What an image size may have to itself beside its position embedding.
 _OWN = {"patch_embed": ("patch_embed.proj.weight",), "head": ("head.weight", "head.bias")}
+# Of names in an error.
+_SOME = 6
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _Shapes = Mapping[str, tuple[int, ...]]
@@ -37,6 +39,12 @@ _DEFAULTS = {field.name: field.default for field in fields(Architecture) if fiel
 def load_weights(params: ModelParams, native_px: int) -> Weights:
     """Read a file, or draw random weights whose position embedding fits `native_px`."""
     weights = load_backbone(params, native_px)
+    if params.weights != "random" and params.classes is None and _is_projection(weights):
+        raise PipelineError(
+            f"model.weights: {params.weights} has CLIP's projection in place of a classifier; train one on "
+            f"your classes (adaptive-vit train --set start={params.weights}), or if it is one, name its "
+            "classes as model.classes"
+        )
     if not weights.architecture.classes:
         raise PipelineError(
             f"model.weights: {params.weights} has no classifier (head.weight), as {params.name} has none; "
@@ -51,6 +59,13 @@ def load_weights(params: ModelParams, native_px: int) -> Weights:
     if params.classes is None:
         return weights
     return replace(weights, classes=_list_classes(find_outside(params.classes), weights.architecture))
+
+
+def _is_projection(weights: Weights) -> bool:
+    """CLIP's, into the space that images share with texts, which timm keeps where a classifier would be."""
+    bias = weights.state.get("head.bias")
+    untold = weights.classes is None and bias is not None and not bias.any()
+    return weights.architecture.pre_norm and untold
 
 
 def load_backbone(params: ModelParams, native_px: int) -> Weights:
@@ -82,9 +97,20 @@ def _read_weights(path: Path, network: Network) -> Weights:
         architecture,
         state,
         _read_classes(metadata, architecture, path) or known,
-        digest(state),
-        _read_normalisation(metadata, path) or network.normalisation,
+        digest(architecture, state),
+        _read_normalisation(metadata, path) or _settle_normalisation(network, path),
     )
+
+
+def _settle_normalisation(network: Network, path: Path) -> Normalisation:
+    """Of a file that says nothing of it: what its name tells, where that is one thing."""
+    if network.others:
+        raise PipelineError(
+            f"model.weights: {path} does not say how its images are normalised, and weights that are called "
+            f"{network.architecture.name} differ in it; name whose they are as model.name: "
+            f"{', '.join(network.others[:_SOME])}{', ...' if len(network.others) > _SOME else ''}"
+        )
+    return network.normalisation
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,7 @@
 """What the numbers hold for: device, precision, images, weights, versions."""
 
 from pipeline.measured import Document, Metrics
-from pipeline.wording import DASH, number
+from pipeline.wording import DASH, number, percent
 
 TIMED = "transfer, resize, normalisation, passes, proxy, decision, answer on the host; not the decoding"
 
@@ -26,6 +26,7 @@ def list_conditions(metrics: Metrics) -> list[tuple[str, str]]:
             ", ".join([f"python {environment.get('python', DASH)}", *map(" ".join, versions.items())]),
         ),
         ("system", _joined(environment, "os")),
+        *_intervals(metrics),
         *_seeds(environment),
         ("timed", TIMED),
         ("commit", _joined(environment, "commit")),
@@ -51,6 +52,16 @@ def _device(environment: Document) -> str:
 def _image_counts(fit: Document) -> str:
     splits = ("calibration", "evaluation")
     return ", ".join(f"{number(fit.get(split, {}).get('images'), 0)} {split}" for split in splits)
+
+
+def _intervals(metrics: Metrics) -> list[tuple[str, str]]:
+    """How sure they are; empty for a run that did not note it."""
+    replayed = [item["confidence"] for item in metrics.replay.values() if "confidence" in item]
+    if "confidence" not in metrics.fit or not replayed:
+        return []
+    return [
+        ("intervals", f"{percent(replayed[0])} of times, {percent(metrics.fit['confidence'])} of the rest")
+    ]
 
 
 def _seeds(environment: Document) -> list[tuple[str, str]]:

@@ -9,6 +9,13 @@ from pipeline.files import read_json
 from pipeline.machine import name_processor
 from pipeline.thresholds import Costs
 
+UNSTABLE = "its times did not settle; leave the machine alone and run adaptive-vit profile again"
+
+
+def are_stable(profile: Mapping[str, Any]) -> bool:
+    """Of what metrics/profile.json holds: whether the times of low and high settled, as far as it says."""
+    return all(profile.get(role, {}).get("stable", 1) for role in ("low", "high"))
+
 
 def check_costs(
     profile: Mapping[str, Any],

@@ -25,7 +25,7 @@ def _profile_grid(profile: Document) -> Grid:
             role,
             number(cost.get("size_px"), 0),
             number(cost.get("tokens"), 0),
-            milliseconds(cost["latency_ms"].get("p50")),
+            milliseconds(cost["latency_ms"].get("p50")) + ("" if cost.get("stable", 1) else " UNSTABLE"),
             milliseconds(cost["latency_ms"].get("p90")),
             number(cost.get("gflops")),
             number(cost.get("parameters"), 0),

@@ -100,6 +100,7 @@ def _measure(
     """The numbers of metrics/fit.json."""
     return {
         "threshold": policy.threshold,
+        "confidence": params.threshold.confidence,
         "direction": policy.direction,
         "threshold_proxy": policy.direction * policy.threshold,
         "threshold_oracle": float(expected_oracle(calibration, np.array([policy.threshold]))[0])

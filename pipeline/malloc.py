@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     of 64 px two to three times the time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    # Older ones refuse more than 32 MiB; to set the other alone would keep this one at its least.
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)):
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 

@@ -16,7 +16,7 @@ from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.policy import score
 from pipeline.summary import are_stable, block_totals
 from pipeline.thresholds import at_rate
-from pipeline.timing import Floats, speedup_bound
+from pipeline.timing import WINDOWS, Floats, speedup_bound
 
 RATES = (0.0, 0.05, 0.095, 0.2, 0.3, 0.5, 0.75, 1.0)
 
@@ -31,13 +31,16 @@ class BatchCosts(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Asked and reached escalation rate, the speed-ups over static high; stable: as a replay says it."""
+    """Asked and reached escalation rate, the speed-ups over static high.
+
+    stable: as a replay says it; None, which JSON leaves out, of so few blocks that it cannot be told.
+    """
 
     rate: float
     reached: float
     predicted: float
     replayed: float
-    stable: bool
+    stable: bool | None
 
 
 def read_batch_costs(profile: Mapping[str, Any], scenario: Scenario) -> BatchCosts:
@@ -77,9 +80,14 @@ def replay_rates(
         _low, high_ms, adaptive_ms, escalated, images = totals.sum(axis=0)
         reached = float(escalated / images)
         predicted = speedup_bound(costs.low_ms, costs.high_ms, reached)
-        stable = settled and are_stable(totals, params.stable_within)
+        stable = settled and are_stable(totals, params.stable_within) if _has_windows(totals) else None
         points.append(Point(rate, reached, predicted, float(high_ms / adaptive_ms), stable))
     return points
+
+
+def _has_windows(totals: Floats) -> bool:
+    """Whether there are whole blocks enough to tell a drift by."""
+    return int((totals[:, -1] == totals[0, -1]).sum()) >= WINDOWS
 
 
 def _scores(cascade: Cascade, sample: Sample) -> Floats:

@@ -127,7 +127,7 @@ def predict(cascade: Cascade, images: Iterable[Input], on_broken: OnBroken | Non
     broken image raises PipelineError, as in any case do images that are all broken.
     """
     low = _Overheard(cascade.engines["low"])
-    overheard = Cascade({"low": low, "high": cascade.engines["high"]}, cascade.policy)
+    overheard = Cascade({"low": low, "high": cascade.engines["high"]}, cascade.policy, cascade.deadline_ms)
     for block in run_ahead(_read_blocks(images, low, on_broken)):
         top1, escalated = overheard.answer("adaptive", block.canvases)
         scores = score(low.take_proxy(), cascade.policy.direction)

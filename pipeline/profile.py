@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pipeline.engines.build import build_engine, build_engines
 from pipeline.memory import peak_memory_mb
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, prepare_process, synchronize
-from pipeline.timing import is_stable, settle, summarise_latency
+from pipeline.timing import Floats, is_stable, settle, summarise_latency
 from pipeline.vit import TracedViT, Weights
 
 _WARMUP_RUNS = 5
@@ -36,25 +36,26 @@ def profile_roles(
     """Cost of one image per role, batch of one, and ms per image in batches of up to `batch_size`.
 
     The roles take turns, so that all see the same machine. gflops counts one multiply-add as two
-    operations, in 1e9, of the model as published; memory in MB of 1e6 bytes. stable: 1 where the first, the
-    middle and the last third of the images agree `within` on their mean.
+    operations, in 1e9, of the model as published; memory in MB of 1e6 bytes. stable: 1 where the warm-up
+    settled, and the first, the middle and the last third of the images agree `within` on their mean. The
+    low pass of a cascade computes a proxy besides.
     """
     specs = {
         role: Spec(weights, sizes_px["high"], size_px, runtime.of(role)) for role, size_px in sizes_px.items()
     }
-    latency_ms = time_single(specs, runs, within)
+    timed = time_single(specs, runs, within)
     batches_ms = time_batches(specs, batch_size)
     costs: dict[str, Any] = {
         role: _count(spec)
         | {
-            "latency_ms": summarise_latency(latency_ms[role]),
-            "stable": int(is_stable(latency_ms[role], within)),
+            "latency_ms": summarise_latency(timed[role].latency_ms),
+            "stable": int(timed[role].settled and is_stable(timed[role].latency_ms, within)),
             "batch_ms_per_image": {str(size): value for size, value in batches_ms[role].items()},
             "peak_memory_mb": peak_memory_mb(partial(_run_once, spec), runtime.device),
         }
         for role, spec in specs.items()
     }
-    ratio = np.median(latency_ms["high"]) / np.median(latency_ms["low"])
+    ratio = np.median(timed["high"].latency_ms) / np.median(timed["low"].latency_ms)
     return costs | {
         "latency_ratio": float(ratio),
         "flops_ratio": costs["high"]["gflops"] / costs["low"]["gflops"],
@@ -80,18 +81,27 @@ def count_flops(model: nn.Module, size_px: int) -> int:
     return int(counter.get_total_flops())
 
 
-def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Role, Any]:
-    """Milliseconds of `runs` single images per role, rounded up to tens, resize included, warmed up."""
+class Timed(NamedTuple):
+    """latency_ms: of single images. settled: whether the warm-up before them did."""
+
+    latency_ms: Floats
+    settled: bool
+
+
+def time_single(specs: Mapping[Role, Spec], runs: int, within: float) -> dict[Role, Timed]:
+    """Of `runs` single images per role, rounded up to tens, resize included."""
     engines = build_engines(specs, dict.fromkeys(specs, 1))
     image = {role: engine.upload(_images(1, specs[role].canvas_px)) for role, engine in engines.items()}
-    for role, engine in engines.items():
-        settle(partial(_window_ms, engine, image[role]), within, _WARMUP_WINDOWS)
+    settled = {
+        role: settle(partial(_window_ms, engine, image[role]), within, _WARMUP_WINDOWS)
+        for role, engine in engines.items()
+    }
     taken: dict[Role, list[float]] = {role: [] for role in engines}
     # In blocks, as a stream runs: right after another role's pass the caches hold that one's weights.
     for _ in range(-(-runs // _BLOCK_RUNS)):
         for role, engine in engines.items():
             taken[role] += [_run_ms(engine, image[role]) for _ in range(_BLOCK_RUNS)]
-    return {role: np.array(values) for role, values in taken.items()}
+    return {role: Timed(np.array(values), settled[role]) for role, values in taken.items()}
 
 
 def time_batches(specs: Mapping[Role, Spec], batch_size: int) -> dict[Role, dict[int, float]]:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 _PREFIX = "vit."
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
+# Layer scale, as Meta's DeiT III has it.
+_GAMMA = re.compile(r"^(blocks\.\d+)\.gamma_([12])$")
 # In the order in which timm has them in one matrix.
 _ATTENTION = tuple(f"attention.attention.{name}" for name in ("query", "key", "value"))
 _IN_LAYER = {
@@ -34,7 +36,7 @@ def rename_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A first part that all names share, such as `model.`, is that of a module around the network.
     """
-    state = _unwrap(state)
+    state = {_GAMMA.sub(r"\1.ls\2.gamma", name): value for name, value in _unwrap(state).items()}
     found = {name.removeprefix(_PREFIX): value for name, value in state.items()}
     if not any(map(_LAYER.fullmatch, found)):
         return dict(state)

@@ -33,6 +33,7 @@ from pipeline.lineage import check_policy
 from pipeline.looks import policy_colours
 from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
+from pipeline.timing import FEWEST_BLOCKS
 from pipeline.verdicts import judge_fit
 from pipeline.wording import number, percent, times
 
@@ -131,6 +132,8 @@ def _headline(name: str, scenario: Document) -> str:
     ratio = times(speedup.get("median"))
     if not is_stable(scenario):
         return f"{where}, the timing did not settle; the speed-up of {ratio} is not to be relied on."
+    if _is_short(scenario):
+        return f"{where}, the speed-up of {ratio} is of {scenario['blocks']} blocks, too few to be relied on."
     if speedup["ci_low"] > 1:
         found = f"adaptive inference is {ratio} as fast as always using the high resolution"
     elif speedup["ci_high"] < 1:
@@ -142,6 +145,10 @@ def _headline(name: str, scenario: Document) -> str:
     )
 
 
+def _is_short(scenario: Document) -> bool:
+    return bool(scenario.get("blocks", FEWEST_BLOCKS) < FEWEST_BLOCKS)
+
+
 def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
     adaptive = policies_of(scenario).get("adaptive", {})
     speedup = scenario.get("speedup_vs_static_high", {})
@@ -150,13 +157,15 @@ def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
         shown, note = "none", f"beats the ideal bound: {why_beyond_bound(scenario)}"
     elif not is_stable(scenario):
         note = "over static high; UNSTABLE"
+    elif _is_short(scenario):
+        note = "over static high; of too few blocks"
     return {
         "title": SCENARIOS[name],
         "size": f"{number(scenario.get('images'), 0)} images, {number(scenario.get('blocks'), 0)} blocks",
         "grid": policy_grid(scenario),
         "colours": policy_colours([*policies_of(scenario), *(name for name in RIVALS if name in scenario)]),
         "notes": describe_speed(scenario),
-        "trusted": is_within_bound(scenario) and is_stable(scenario),
+        "trusted": is_within_bound(scenario) and is_stable(scenario) and not _is_short(scenario),
         "tiles": [
             ("speed-up", shown, note),
             ("ideal bound", times(scenario.get("speedup_bound")), _bound_note(scenario)),

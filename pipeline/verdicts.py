@@ -19,7 +19,7 @@ def judge_fit(fit: Document) -> list[Verdict]:
     """Is the proxy worth its place: does it find what the oracle would, and does agreement gain by it?"""
     evaluation = fit["evaluation"]
     verdicts = [
-        _judge_order(evaluation.get("gain_over_random"), fit.get("beats_random") == 1),
+        _judge_order(evaluation.get("gain_over_random"), fit.get("beats_random") == 1, fit.get("told", 1)),
         _judge_agreement(evaluation),
     ]
     certificate = fit.get("certificate")
@@ -40,7 +40,8 @@ def _judge_certificate(certificate: Document, evaluation: Document) -> Verdict:
     )
 
 
-def _judge_order(gain: Document | None, beats_random: bool) -> Verdict:
+def _judge_order(gain: Document | None, beats_random: bool, told: int) -> Verdict:
+    """told: 0 where images or events are too few for a claim."""
     if gain is None:
         return Verdict(
             "The proxy does NOT beat random escalation on this data: gain undefined, since the oracle is "
@@ -52,6 +53,8 @@ def _judge_order(gain: Document | None, beats_random: bool) -> Verdict:
         found = "beats random escalation at finding what the oracle would"
     else:
         found = "does NOT beat random escalation on this data"
+    if not told:
+        found = "cannot be told from random escalation, of so few images or events"
     return Verdict(f"The proxy {found}: {measured}, where 0 is random and 1 the oracle.", beats_random)
 
 
@@ -65,6 +68,8 @@ def _judge_agreement(evaluation: Document) -> Verdict:
         enough = evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
         holds = enough and difference["ci_low"] > 0 and difference.get("chance", 0) <= MOST_CHANCE
         measured = f", {points(difference['value'])}{interval_of(difference, 'ci_low', 'ci_high', points)}"
+        if difference["ci_low"] > 0 and difference.get("chance", 0) > MOST_CHANCE:
+            measured += f", but random escalation does as well in {percent(difference['chance'])} of cases"
     return Verdict(
         f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "
         f"{'above' if holds else 'NOT above'} random escalation's {percent(random)}{measured}; "

@@ -83,7 +83,7 @@ def draw_weights(architecture: Architecture, seed: int, native_px: int) -> Weigh
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = architecture.build(native_px).state_dict()
-    return Weights(architecture, state, None, digest(state))
+    return Weights(architecture, state, None, digest(architecture, state))
 
 
 def own_name(name: str, size_px: int) -> str:
@@ -119,7 +119,7 @@ def without_own(weights: Weights, modules: Set[str]) -> Weights:
     """Every size shares what these modules have: `pos_embed`, `patch_embed` or `head`."""
     names = {name for name in weights.state if (match := OWN_NAME.fullmatch(name)) and match[1] in modules}
     state = {name: value for name, value in weights.state.items() if name not in names}
-    return replace(weights, state=state, sha256=digest(state))
+    return replace(weights, state=state, sha256=digest(weights.architecture, state))
 
 
 def _between(values: Mapping[int, Tensor], size_px: int) -> Tensor:
@@ -131,9 +131,12 @@ def _between(values: Mapping[int, Tensor], size_px: int) -> Tensor:
     return torch.lerp(values[smaller], values[larger], (size_px - smaller) / (larger - smaller))
 
 
-def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values: the same for any container of the same numbers."""
-    found = hashlib.sha256()
+def digest(architecture: Architecture, state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values: the same for any container of the same numbers.
+
+    Of what is computed with them, what neither names nor shapes tell apart counts as well.
+    """
+    found = hashlib.sha256(b"quick_gelu\n" if architecture.quick_gelu else b"")
     for name in sorted(state):
         value = state[name].float().contiguous().cpu()
         found.update(f"{name} {tuple(value.shape)}\n".encode())

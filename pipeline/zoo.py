@@ -22,15 +22,21 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
+# Of the project's own: what timm calls the same architecture.
+_TIMMS_OWN = {"vit_base_patch16": "vit_base_patch16_224"}
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Network(NamedTuple):
-    """What a name alone tells of weights; classes (wnids in logit order) is None where it does not."""
+    """What a name alone tells of weights; classes (wnids in logit order) is None where it does not.
+
+    others: names that tell more, where weights of this one are normalised in different ways.
+    """
 
     architecture: Architecture
     normalisation: Normalisation
     classes: tuple[str, ...] | None
+    others: tuple[str, ...] = ()
 
 
 def find_network(name: str) -> Network:
@@ -40,7 +46,14 @@ def find_network(name: str) -> Network:
     PipelineError where nothing has that name, or timm builds it otherwise than a plain ViT.
     """
     if name in ARCHITECTURES:
-        return Network(ARCHITECTURES[name], IMAGENET, None)
+        others = _list_others(_TIMMS_OWN[name]) if name in _TIMMS_OWN else ()
+        return Network(ARCHITECTURES[name], IMAGENET, None, others)
+    if name in (old := timm.models.get_deprecated_models()):
+        current = old[name] or ""
+        if current not in timm.list_pretrained():
+            current = current.partition(".")[0]  # timm may name a tag that it has under another name.
+        now = f"use {current}" if current else "timm has it no more"
+        raise PipelineError(f"model.name: {name} is an old name of timm's; {now}")
     if not timm.is_model(name):
         known = [*ARCHITECTURES, *timm.list_models(["*vit*", "deit*"])]
         near = get_close_matches(name, known)
@@ -52,7 +65,15 @@ def find_network(name: str) -> Network:
     if "." in name and not shape.quick_gelu and "QuickGELU" in str(model.pretrained_cfg.get("notes")):
         other = name.replace("_clip_", "_clip_quickgelu_")
         raise PipelineError(f"model.name: the weights of {name} were trained with another GELU; use {other}")
-    return Network(shape, pixels, _list_classes(model, name))
+    others = () if "." in name else _list_others(name)
+    return Network(shape, pixels, _list_classes(model, name), others)
+
+
+def _list_others(name: str) -> tuple[str, ...]:
+    """timm's names with a tag, where these are normalised in more than one way; else none."""
+    found = {each: timm.get_pretrained_cfg(each) for each in timm.list_pretrained(f"{name}.*")}
+    ways = {(tuple(cfg.mean), tuple(cfg.std)) for cfg in found.values() if cfg is not None}
+    return tuple(found) if len(ways) > 1 else ()
 
 
 def _build(name: str) -> nn.Module:

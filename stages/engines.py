@@ -99,8 +99,8 @@ def _measure(
         role: Spec(weights, sizes_px["high"], size_px, runtime, cls_change)
         for role, size_px in sizes_px.items()
     }
-    latency_ms = time_single(specs, runs, within)
-    return {role: float(np.median(latency_ms[role])) for role in specs}
+    timed = time_single(specs, runs, within)
+    return {role: float(np.median(timed[role].latency_ms)) for role in specs}
 
 
 if __name__ == "__main__":

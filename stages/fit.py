@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from pipeline.certify import describe_ground, describe_promise
-from pipeline.costs import read_costs
-from pipeline.files import write_csv, write_json
+from pipeline.costs import UNSTABLE, are_stable, read_costs
+from pipeline.files import read_json, write_csv, write_json
 from pipeline.fit import conditions, fit, read_samples
 from pipeline.machine import describe_machine
 from pipeline.params.fit import FitParams
@@ -32,6 +32,8 @@ def main(
     fingerprint, costs = read_fingerprint(deltas), None
     if settings.threshold.rule == "latency_budget":
         costs = read_costs(profile, conditions(fingerprint), describe_machine())
+        if not are_stable(read_json(profile)):
+            click.echo(f"Warning: {profile}: {UNSTABLE}", err=True)
     fitted = fit(read_samples(low, deltas, settings), settings, fingerprint, costs)
     for name, columns in fitted.plots.items():
         write_csv(plots / f"{name}.csv", columns.to_dict(as_series=False))
@@ -88,7 +90,10 @@ def _compare(gain: dict[str, float], told: bool) -> str:
     says = "beats" if beats else "is WORSE than" if high < 0 else "does NOT beat"
     if not told:
         says = "cannot be told from"
-    return f"{says} random escalation: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    chance = (
+        f", as random escalation does in {100 * gain['chance']:.1f} % of cases" if "chance" in gain else ""
+    )
+    return f"{says} random escalation: {gain['value']:+.4f} [{low:+.4f}, {high:+.4f}]{chance}"
 
 
 if __name__ == "__main__":

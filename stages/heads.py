@@ -21,6 +21,7 @@ from pipeline.runtime import resolve_runtime
 from pipeline.training.data import load_training
 from pipeline.training.own import Fitter
 from pipeline.training.publish import Publisher, check_ending, read_about
+from pipeline.training.start import check_data, check_held_out
 from pipeline.vit import Weights
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
@@ -54,13 +55,16 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     weights = _load(model, values, sizes["high"])
     runtime = resolve_runtime(runtime_params, weights.architecture)
     about = read_about(find_outside(model.weights))
-    _check_held_out(about.get("recipe") or {}, values)
+    for size_px in sizes.values():
+        weights.architecture.check_size(size_px)
     show = partial(progress, unit="images")
     with open_archive(archive) as opened:
         _check_classes(opened, weights, model)
         with show("read images", len(opened.labelled) + len(opened.training)) as advance:
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
+        check_data(about, sizes["high"], data, archive)
+        check_held_out(about, values, data)
         fitter = Fitter(data, sizes, runtime, runtime_params.batch_size, values, show)
         found = Publisher(model, opened, fitter).publish(out, weights, about)
     if metrics is not None:
@@ -89,20 +93,15 @@ def _load(model: ModelParams, params: TrainParams, high_px: int) -> Weights:
 
 
 def _check_classes(archive: Archive, weights: Weights, model: ModelParams) -> None:
-    if weights.classes not in (None, tuple(wnid for wnid, _ in archive.classes)):
+    if weights.classes is None:
+        raise PipelineError(
+            f"model.weights: {model.weights} does not say what its logits mean; name a list of classes, in "
+            "their order, as model.classes"
+        )
+    if weights.classes != tuple(wnid for wnid, _ in archive.classes):
         raise PipelineError(
             f"{archive.path}: lists other classes than {model.weights} was trained for; use one of the same"
         )
-
-
-def _check_held_out(recipe: Mapping[str, Any], params: TrainParams) -> None:
-    """The images held out must be those that were when the weights were trained."""
-    for name in ("seed", "holdout_per_class"):
-        if name in recipe and recipe[name] != getattr(params, name):
-            raise PipelineError(
-                f"train.{name}: {getattr(params, name)}, but the weights were trained with {recipe[name]}: "
-                "images would be held out that they have learned from; set it to that"
-            )
 
 
 def _write_metrics(path: Path, found: Mapping[str, Any], machine: Mapping[str, Any]) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from pipeline.conditions import describe_precision
-from pipeline.costs import check_costs
+from pipeline.costs import UNSTABLE, are_stable, check_costs
 from pipeline.files import read_json
 from pipeline.machine import describe_machine
 from pipeline.measure import read_sample
 from pipeline.params.replay import ReplayParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
+from pipeline.timing import WINDOWS
 from stages.common import ParamsFile, path_option, stage_command
 from stages.printing import echo_json, json_option
 from stages.progress import progress
@@ -23,7 +24,7 @@ from stages.running import read_bench
 @path_option("policy", "models/policy.json", "Policy whose proxy and direction are used.")
 @path_option("profile", "metrics/profile.json", "Measured costs, of adaptive-vit profile.")
 @click.option(
-    "--count", type=click.IntRange(20), default=200, show_default=True, help="Images to replay per rate."
+    "--count", type=click.IntRange(20), default=400, show_default=True, help="Images to replay per rate."
 )
 @json_option
 def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: int, as_json: bool) -> None:
@@ -40,6 +41,8 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
         "weights_sha256": bench.weights.sha256,
     }
     check_costs(found, running, machine, bench.sizes_px, profile)
+    if not are_stable(found):
+        click.echo(f"Warning: {profile}: {UNSTABLE}", err=True)
     bench.check_policy(policy)
     sample = read_sample(images, bench.sizes_px["high"], count)
     documents = {}
@@ -50,7 +53,9 @@ def main(params: ParamsFile, images: Path, policy: Path, profile: Path, count: i
         documents[scenario] = _document(costs, points)
         if not as_json:
             title = f"{scenario}, {runtime.backend}, {describe_precision(running)}:"
-            click.echo("\n".join([title, *_lines(costs, points)]))
+            block = settings.offline_block if scenario == "offline" else settings.single_stream_block
+            lines = _lines(costs, points, _advise(len(sample.image_ids), count, WINDOWS * block))
+            click.echo("\n".join([title, *lines]))
     if as_json:
         echo_json(running | documents)
 
@@ -66,11 +71,19 @@ def _document(costs: BatchCosts, points: list[Point]) -> dict[str, Any]:
 
 
 def _pays(points: list[Point]) -> bool:
-    """Whether any of the rates is faster than always-high."""
-    return max(point.replayed for point in points) > 1
+    """Whether any of the rates, but for none at all, which is static low, is faster than always-high."""
+    return any(point.reached > 0 and point.replayed > 1 for point in points)
 
 
-def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
+def _advise(images: int, asked: int, fewest: int) -> str:
+    """For where images are too few to tell whether the replay was stable."""
+    if images < asked:
+        return f"draw {fewest} or more with data.evaluation_images"
+    return f"use --count {fewest} or more"
+
+
+def _lines(costs: BatchCosts, points: list[Point], advice: str) -> list[str]:
+    """advice: for where it cannot be told whether the replay was stable."""
     low, high = (
         f"{costs.low_ms:.2f} ms (batch {costs.low_batch})",
         f"{costs.high_ms:.2f} ms (batch {costs.high_batch})",
@@ -84,7 +97,9 @@ def _lines(costs: BatchCosts, points: list[Point]) -> list[str]:
     lines.append(f"  Break-even: {rate:.1%} escalated; beyond it always-high is faster.")
     if not _pays(points):
         lines.append("  Adaptive inference does NOT pay on this machine: no rate is faster than always-high.")
-    if unstable := [f"{point.rate:.1%}" for point in points if not point.stable]:
+    if any(point.stable is None for point in points):
+        lines.append(f"  Whether it was stable is not known, of so few images: {advice}.")
+    if unstable := [f"{point.rate:.1%}" for point in points if point.stable is False]:
         lines.append(f"  NOT stable, leave the machine alone and repeat: {', '.join(unstable)} escalated.")
     return lines
 

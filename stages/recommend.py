@@ -6,6 +6,7 @@ import click
 
 from pipeline.advice import describe_recommendation, document_recommendation, find_mid, refuse
 from pipeline.candidates import prices_of, read_candidates, read_scenario
+from pipeline.findings import is_stable, is_within_bound
 from pipeline.learned import NAME
 from pipeline.lineage import check_replayed
 from pipeline.mid import read_mid
@@ -70,7 +71,7 @@ def main(
         marked = read_mid(candidates.samples, paths["answers"], scenario, paths["images"], deltas)
         mid = find_mid(marked, candidates.scores[found.proxy], found.threshold, measured, settings)
     direction = candidates.policies[found.proxy].direction
-    confidence, stable = settings.threshold.confidence, bool(measured["stable"])
+    confidence, stable = settings.threshold.confidence, is_stable(measured) and is_within_bound(measured)
     if as_json:
         echo_json(document_recommendation(found, direction, scenario, confidence, mid, stable))
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.candidates import read_scenario
+from pipeline.findings import is_stable, is_within_bound
 from pipeline.lineage import check_replayed
 from pipeline.params.fit import FitParams
 from pipeline.params.replay import SCENARIOS
@@ -30,6 +31,8 @@ def main(params: ParamsFile, replay: Path, environment: Path, page: Path | None,
     scenario = SCENARIOS[0]
     measured = read_scenario(replay, scenario)
     check_replayed(paths["deltas"], environment)
+    if not (is_stable(measured) and is_within_bound(measured)):
+        click.echo(f"Warning: {replay}: times that did not settle, or beat the bound; replay again", err=True)
     lines = study(Stored(**paths), scenario, measured, params.section("fit", FitParams))
     markdown = "\n".join(lines) + "\n"
     if page is None:

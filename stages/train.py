@@ -10,6 +10,7 @@ from pipeline.archive import Archive, open_archive
 from pipeline.card import describe_scores
 from pipeline.files import write_csv, write_json
 from pipeline.machine import describe_machine
+from pipeline.outside import find_outside
 from pipeline.params.model import ModelParams, ResolutionParams, Role
 from pipeline.params.runtime import RuntimeParams
 from pipeline.params.train import TrainParams
@@ -18,9 +19,9 @@ from pipeline.training.account import count_run, curve_by_role, describe_knobs, 
 from pipeline.training.data import TrainingData, load_training
 from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.own import Fitter
-from pipeline.training.publish import Publisher, check_ending
+from pipeline.training.publish import Publisher, check_ending, read_about
 from pipeline.training.recipe import settle
-from pipeline.training.start import Start, read_start
+from pipeline.training.start import Start, check_held_out, read_start
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
 from pipeline.zoo import find_network
@@ -51,7 +52,11 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     values = settle(params.section("train", TrainParams), runtime.device, params.overridden)
     with open_archive(archive) as opened:
         start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])
+        for size_px in sizes.values():
+            start.architecture.check_size(size_px)
         data = _load(opened, sizes["high"], start.architecture.classes, values)
+        if values.start != "random":
+            check_held_out(read_about(find_outside(values.start)), values, data)
         run = _train(start, values, sizes, data, runtime)
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
         publisher = Publisher(model, opened, Fitter(data, sizes, runtime, batch_size, values, bar))

@@ -7,6 +7,7 @@ from pipeline.deferral import (
     agreement_over_random,
     area_over_random,
     capture,
+    chance_of_agreement,
     draw_weights,
     escalated_first,
     gain_over_random,
@@ -95,6 +96,17 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(tied):
         inside += found.ci_low <= 0 <= found.ci_high
     # Binomial(200, 0.9): fewer than 165 or more than 195 has a chance below 1 in 1000.
     assert 165 <= inside <= 195
+
+
+def test_chance_by_hand_and_against_draws():
+    """Five images, two disagreements: three escalated at random meet both in 3 of 10 ways."""
+    agree = np.array([False, False, True, True, True])
+    escalated = np.array([True, True, True, False, False])
+    assert chance_of_agreement(escalated, agree) == pytest.approx(0.3)
+    assert chance_of_agreement(~escalated, agree) == 1
+    rng = np.random.default_rng(0)
+    draws = [chance_of_agreement(rng.permutation(20) < 18, np.arange(20) >= 6) for _ in range(2000)]
+    assert np.mean(np.array(draws) <= 0.5) <= 0.5 + 3 * 0.5 / 2000**0.5
 
 
 def test_agreement_over_random_by_hand():

@@ -9,6 +9,7 @@ from pipeline.embeddings import CONDITIONS
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.fit import conditions, fit, read_samples
+from pipeline.judge import why_untold
 from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table
@@ -112,6 +113,15 @@ def test_of_a_few_images_nothing_is_claimed():
     assert (enough.metrics["beats_random"], enough.warnings) == (1, ())
     assert few.metrics["beats_random"] == 0
     assert "29 evaluation images are too few" in few.warnings[0]
+
+
+@pytest.mark.parametrize(("events", "told"), [(9, False), (10, True), (90, True), (91, False)])
+def test_of_few_events_or_few_others_nothing_is_claimed(events, told):
+    why = why_untold(np.array(events * [1.0] + (100 - events) * [0.0]))
+    assert (why is None) == told
+    if not told:
+        assert "9 " in why
+        assert "(expected 10 or more)" in why
 
 
 def test_a_constant_oracle_gives_a_valid_result():

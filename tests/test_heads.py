@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pipeline.architecture import ARCHITECTURES
 from pipeline.card import describe_scores, format_card
 from pipeline.checkpoint import load_weights
 from pipeline.paired import interval_of_difference
@@ -17,7 +18,7 @@ from pipeline.params.model import ModelParams
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.heads import Head, embed, fit_head, fit_heads, to_state
 from pipeline.training.publish import compare_sizes, write_weights
-from pipeline.vit import TracedViT
+from pipeline.vit import TracedViT, draw_weights
 from stages.heads import main
 from tests.imports import ROOT
 from tests.made import canvases, engine, runtime, weights
@@ -105,7 +106,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     write_archive(Path("a.zip"))
-    about = {"run": {"steps": 7}, "recipe": {"seed": 0}}
+    about = {"run": {"steps": 7}, "recipe": {"seed": 0}, "note": "any text"}
     write_weights(Path("old.safetensors"), weights(), ["n1", "n2"], about)
     return tmp_path
 
@@ -173,21 +174,42 @@ def test_fitted_again_the_new_ones_take_the_place_of_the_old(files):
         torch.testing.assert_close(again.state[name], value, atol=2e-3, rtol=2e-3)
 
 
-def test_weights_that_another_program_wrote_get_heads_too(files):
-    save_file(dict(weights().state), "other.safetensors", {"format": "pt"})
-    done = heads("model.weights=other.safetensors")
+@pytest.mark.parametrize("name", ["other.safetensors", "other.pth"])
+def test_weights_that_another_program_wrote_get_heads_where_their_classes_are_named(files, name):
+    drawn = draw_weights(replace(ARCHITECTURES["static_vit"], classes=2), 0, 64)
+    if name.endswith("pth"):
+        torch.save(drawn.state, name)
+    else:
+        save_file(dict(drawn.state), name, {"format": "pt"})
+    untold = heads(f"model.weights={name}")
+    assert untold.exit_code == 1
+    assert "does not say what its logits mean" in untold.output
+    Path("classes.txt").write_text("n1\nn2\n")
+    done = heads(f"model.weights={name}", "model.classes=classes.txt")
     assert done.exit_code == 0, done.output
     read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
     assert read.classes == ("n1", "n2")
     assert "head_32px.weight" in read.state
 
 
-def test_weights_that_torch_saved_get_heads_too(files):
-    torch.save(weights().state, "other.pth")
-    done = heads("model.weights=other.pth")
-    assert done.exit_code == 0, done.output
+def test_images_that_the_weights_were_not_trained_on_are_refused(files):
+    """Of those that they were, some would be held out that they have learned from."""
+    assert heads().exit_code == 0
+    about = {"data": DATA, "resolutions": {"high": 64}}
     read = load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
-    assert "head_32px.weight" in read.state
+    write_weights(Path("other.safetensors"), read, ["n1", "n2"], about)
+    kept = Path("new.safetensors").read_bytes()
+    done = heads("model.weights=other.safetensors")
+    assert done.exit_code == 1
+    assert "has other training images than the weights were trained on" in done.output
+    assert Path("new.safetensors").read_bytes() == kept
+
+
+def test_a_size_off_the_patch_grid_is_refused_before_images_are_read(files):
+    done = heads("resolutions.low=30")
+    assert done.exit_code == 1
+    assert "30 px is no multiple of the model's patch size 4" in done.output
+    assert "read images" not in done.output
 
 
 def test_a_checkpoint_that_could_not_be_read_again_is_refused_first(files):

@@ -46,22 +46,30 @@ def test_every_rate_is_replayed(sample):
     assert points[0].predicted == 4.0
     assert points[2].predicted == pytest.approx(1 / 1.25)
     assert all(point.replayed > 0 for point in points)
+    assert {point.stable for point in points} <= {True, False}
+    few = PARAMS.model_copy(update={"single_stream_block": 4})
+    (point,) = replay_rates(made, sample, "single_stream", costs, few, lambda _: None, rates=(0.43,))
+    assert point.stable is None
 
 
 def test_rates_whose_replay_was_not_stable_are_named():
     points = [Point(0.0, 0.0, 4.0, 3.9, True), Point(0.05, 0.05, 3.3, 2.0, False)]
-    assert _lines(BatchCosts(2.0, 8.0, 1, 1), points)[-1] == (
+    assert _lines(BatchCosts(2.0, 8.0, 1, 1), points, "use --count 75 or more")[-1] == (
         "  NOT stable, leave the machine alone and repeat: 5.0% escalated."
     )
-    assert "stable" not in "".join(_lines(BatchCosts(2.0, 8.0, 1, 1), points[:1]))
+    assert "stable" not in "".join(_lines(BatchCosts(2.0, 8.0, 1, 1), points[:1], "use --count 75 or more"))
+    unknown = [points[0]._replace(stable=None)]
+    assert _lines(BatchCosts(2.0, 8.0, 1, 1), unknown, "use --count 75 or more")[-1] == (
+        "  Whether it was stable is not known, of so few images: use --count 75 or more."
+    )
 
 
-@pytest.mark.parametrize(("replayed", "pays"), [((0.9, 0.7), 0), ((1.0, 0.7), 0), ((1.1, 0.7), 1)])
+@pytest.mark.parametrize(("replayed", "pays"), [((1.1, 0.7), 0), ((1.1, 1.0), 0), ((1.2, 1.1), 1)])
 def test_it_is_said_where_adaptive_inference_does_not_pay(replayed, pays):
     costs = BatchCosts(7.0, 8.0, 1, 1)
     points = [Point(rate, rate, 1.1, times, True) for rate, times in zip((0.0, 0.1), replayed, strict=True)]
     says = "  Adaptive inference does NOT pay on this machine: no rate is faster than always-high."
-    assert (says in _lines(costs, points)) == (not pays)
+    assert (says in _lines(costs, points, "use --count 75 or more")) == (not pays)
     assert _document(costs, points)["pays"] == pays
 
 

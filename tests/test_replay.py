@@ -17,7 +17,7 @@ from pipeline.measure import Records
 from pipeline.params.model import ModelParams
 from pipeline.policy import write_policy
 from pipeline.replay import Replayed, latency_percentiles, records_table, replay
-from pipeline.summary import block_totals, summarise_scenario
+from pipeline.summary import are_stable, block_totals, summarise_scenario
 from pipeline.tables import REPLAY, read_fingerprint, write_table
 from stages.replay import main
 from tests import made
@@ -82,6 +82,13 @@ def test_stable_is_what_settled_and_then_stayed_so_over_three_blocks_or_more(blo
     """Offline, images of a block share its time, and would agree among themselves."""
     found = {name: replace(of_policy, block=np.array(blocks)) for name, of_policy in records().items()}
     assert summarise_scenario("offline", found, settled, None, PARAMS)["stable"] == stable
+
+
+@pytest.mark.parametrize(("whole", "stable"), [(3, True), (2, False)])
+def test_a_short_last_block_costs_more_and_is_no_drift(whole, stable):
+    """Of whole blocks enough to tell. Columns: low, high, adaptive, escalated, images."""
+    totals = np.array([*whole * [[2.0, 8.0, 3.0, 1.0, 4.0]], [1.5, 3.0, 2.0, 0.0, 1.0]])
+    assert are_stable(totals, 0.05) is stable
 
 
 def test_accuracy_where_the_model_knows_the_classes():

@@ -249,6 +249,12 @@ def test_no_success_is_claimed_without_one(tmp_path, changes, words):
     assert words in page_of(root).text
 
 
+def test_of_few_blocks_no_speed_up_is_claimed(tmp_path):
+    text = page_of(write_project(tmp_path, replay={"single_stream": scenario_metrics(blocks=4)})).text
+    assert "the speed-up of 2.50× is of 4 blocks, too few to be relied on" in text
+    assert "as fast as always" not in text
+
+
 def test_a_proxy_no_better_than_random_is_said_to_be(tmp_path):
     root = write_project(tmp_path, fit=fit_metrics(beats_random=0))
     assert "The proxy does NOT beat random escalation on this data" in page_of(root).text

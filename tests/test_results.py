@@ -3,7 +3,7 @@ from click.testing import CliRunner
 
 from pipeline.conditions import list_conditions
 from pipeline.errors import PipelineError
-from pipeline.findings import describe_speed
+from pipeline.findings import describe_engine, describe_speed
 from pipeline.measured import read_metrics
 from pipeline.recommend import confidence_each
 from pipeline.results import format_markdown, format_terminal, replace_results
@@ -145,6 +145,27 @@ def test_a_useless_proxy_is_called_so():
     assert not holds
 
 
+def test_of_few_events_nothing_is_said_of_the_order():
+    text, holds = judge_fit(fit_metrics(beats_random=0) | {"told": 0})[0]
+    assert "cannot be told from random escalation, of so few images or events" in text
+    assert not holds
+
+
+def test_an_engine_that_answers_no_numbers_is_said_to():
+    (line,) = describe_engine(
+        {"images": 8, "tolerance": 0.05, "within_tolerance": 0, "decision_agreement": 0.5}
+    )
+    assert "largest error is no number, BEYOND the tolerance" in line
+
+
+def test_how_sure_intervals_are_is_said_where_it_is_known(metrics):
+    known = metrics(fit=fit_metrics() | {"confidence": 0.95})
+    assert "intervals" not in dict(list_conditions(known))
+    replayed = {"single_stream": scenario_metrics(confidence=0.9)}
+    told = metrics(fit=fit_metrics() | {"confidence": 0.95}, replay=replayed)
+    assert dict(list_conditions(told))["intervals"] == "90.0 % of times, 95.0 % of the rest"
+
+
 def test_an_undefined_gain_is_no_success():
     fit = fit_metrics(beats_random=0)
     del fit["evaluation"]["gain_over_random"]
@@ -158,6 +179,12 @@ def test_an_undefined_gain_is_no_success():
     [
         ({"value": 0.01, "ci_low": 0.001, "ci_high": 0.02}, True, "87.5 %: above random"),
         ({"value": 0.01, "ci_low": -0.001, "ci_high": 0.02}, False, "87.5 %: NOT above random"),
+        ({"value": 0.01, "ci_low": 0.001, "ci_high": 0.02, "chance": 0.01}, True, "87.5 %: above random"),
+        (
+            {"value": 0.01, "ci_low": 0.001, "ci_high": 0.02, "chance": 0.4},
+            False,
+            "but random escalation does as well in 40.0 % of cases; choosing",
+        ),
         (None, True, "87.5 %: above random escalation's 82.0 %; choosing"),
     ],
 )

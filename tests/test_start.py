@@ -13,8 +13,9 @@ from pipeline.checkpoint import load_weights
 from pipeline.errors import PipelineError
 from pipeline.images import resize
 from pipeline.params.model import ModelParams
+from pipeline.training.data import Images, TrainingData
 from pipeline.training.publish import write_weights
-from pipeline.training.start import Start, read_start
+from pipeline.training.start import Start, check_held_out, read_start
 from pipeline.training.state import start_run
 from pipeline.vit import TracedViT, Weights
 from pipeline.zoo import Normalisation
@@ -91,6 +92,20 @@ def test_the_file_tells_whether_its_head_fits_the_data(tmp_path, monkeypatch):
     assert read_start(model, "random", 64, ["n1"]) == Start(replace(small, classes=200))
     with pytest.raises(PipelineError, match="train.start: .* is no file that can be read"):
         read_start(model, str(tmp_path / "none.safetensors"), 64, ["n1"])
+
+
+def test_a_start_that_held_out_others_of_the_same_images_is_refused():
+    data = TrainingData(Images(pixels(), torch.zeros(4)), Images(pixels(), torch.zeros(4)), 0, "digest")
+    about = {"recipe": {"seed": 7, "holdout_per_class": 10}, "data": {"sha256": "digest"}}
+    check_held_out(about, train_params(seed=7, holdout_per_class=10), data)
+    for other in ({}, {"recipe": "seed", "data": "any"}, about | {"data": {"sha256": "another"}}):
+        check_held_out(other, train_params(seed=1), data)
+    for changed, words in (
+        ({"seed": 1}, "train.seed: 1"),
+        ({"holdout_per_class": 2}, "holdout_per_class: 2"),
+    ):
+        with pytest.raises(PipelineError, match=f"{words}, but the weights were trained with"):
+            check_held_out(about, train_params(**{"seed": 7, "holdout_per_class": 10, **changed}), data)
 
 
 def test_the_command_goes_on_from_a_file_and_says_so_in_what_it_writes(tmp_path, monkeypatch):

@@ -406,6 +406,16 @@ def test_the_clock_ends_a_run_without_steps(data, tmp_path):
     assert (run.step, run.progress, len(run.curve)) == (1, 1.0, 1)
 
 
+def test_a_run_taken_up_again_under_a_budget_that_is_used_up_is_evaluated(data, tmp_path):
+    """Its last row is what is told of its weights."""
+    run, trainer = start(data, train_params(steps=4, evaluations=1))
+    run.step = 4
+    train(run, trainer, tmp_path / "run.pt", lambda _: None)
+    assert [row["step"] for row in run.curve] == [4]
+    train(run, trainer, tmp_path / "run.pt", lambda _: None)
+    assert [row["step"] for row in run.curve] == [4]
+
+
 def test_a_finished_run_goes_on_under_a_larger_budget_and_is_evaluated_at_its_end(data, tmp_path):
     checkpoint = tmp_path / "run.pt"
     assert [row["step"] for row in run_to_end(data, train_params(evaluations=2), checkpoint).curve] == [2, 4]

@@ -57,7 +57,7 @@ def test_what_a_plain_vit_does_not_have_is_computed_as_timm_does(tmp_path, name)
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=7, img_size=224).eval()
     for part, value in model.named_parameters():
-        if "norm" in part or part.endswith("gamma") or part == "reg_token":
+        if "norm" in part or part.endswith("gamma") or part in ("reg_token", "head.bias"):
             torch.nn.init.uniform_(value, 0.5, 1.5)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     weights = load(tmp_path / "w.safetensors", name)
@@ -123,6 +123,64 @@ def test_weights_without_a_classifier_serve_for_training_alone(tmp_path):
     assert random.architecture.classes == 3
 
 
+def test_clips_projection_is_no_classifier(tmp_path):
+    """Which timm keeps in its place, without a bias."""
+    torch.manual_seed(0)
+    name, path = "vit_xsmall_patch16_clip_224", tmp_path / "w.safetensors"
+    state = timm.create_model(name).state_dict()
+    assert not state["head.bias"].any()
+    save_file(state, path)
+    with pytest.raises(PipelineError, match="CLIP's projection in place of a classifier; train one"):
+        load(path, name)
+    (tmp_path / "classes.txt").write_text("".join(f"c{i}\n" for i in range(len(state["head.bias"]))))
+    listed = ModelParams(name=name, weights=str(path), seed=0, classes=str(tmp_path / "classes.txt"))
+    assert load_weights(listed, 224).classes[:2] == ("c0", "c1")
+    save_file({**state, "head.bias": torch.ones_like(state["head.bias"])}, path)
+    assert load(path, name).architecture.classes == len(state["head.bias"])
+    assert load("random", name).architecture.classes == len(state["head.bias"])
+
+
+def test_another_gelu_makes_other_weights_of_the_same_numbers(tmp_path):
+    torch.manual_seed(0)
+    name, path = "vit_base_patch32_clip_224", tmp_path / "w.safetensors"
+    state = timm.create_model(name, num_classes=3, img_size=64).state_dict()
+    save_file({**state, "head.bias": torch.ones(3)}, path, {"normalisation": json.dumps(HALF._asdict())})
+    plain, quick = (load(path, each) for each in (name, name.replace("_clip_", "_clip_quickgelu_")))
+    assert plain.sha256 != quick.sha256
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224", "vit_base_patch16"])
+def test_where_weights_of_a_name_are_normalised_in_different_ways_the_tag_is_asked_for(tmp_path, name):
+    torch.manual_seed(0)
+    state, path = (
+        timm.create_model("vit_base_patch16_224", num_classes=2).state_dict(),
+        tmp_path / "w.safetensors",
+    )
+    save_file(state, path)
+    with pytest.raises(
+        PipelineError, match="does not say how its images are normalised.*vit_base_patch16_224.augreg"
+    ):
+        load(path, name)
+    assert load(path, "vit_base_patch16_224.augreg_in21k_ft_in1k").normalisation == HALF
+    save_file(state, path, {"normalisation": json.dumps(HALF._asdict())})
+    assert load(path, name).normalisation == HALF
+    assert load("random", name).architecture.width == 768
+
+
+def test_deit_iii_is_read_as_meta_has_it(tmp_path):
+    torch.manual_seed(0)
+    name = "deit3_small_patch16_224.fb_in1k"
+    state = timm.create_model(name, num_classes=3).state_dict()
+    save_file(state, tmp_path / "timm.safetensors")
+    metas = {
+        key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): value
+        for key, value in state.items()
+    }
+    assert "blocks.11.gamma_2" in metas
+    torch.save({"model": metas}, tmp_path / "meta.pth")
+    assert load(tmp_path / "meta.pth", name).sha256 == load(tmp_path / "timm.safetensors", name).sha256
+
+
 def test_a_tag_says_what_the_classes_are(tmp_path):
     tagged = find_network("deit_tiny_patch16_224.fb_in1k")
     assert len(tagged.classes) == 1000
@@ -163,6 +221,8 @@ def test_another_normalisation_is_another_transform():
         ("deit_tiny_patch16_223", "did you mean deit_tiny_patch16_224"),
         ("deit_tiny_patch16_224.mine", "no weights 'mine' of deit_tiny_patch16_224; it has fb_in1k"),
         ("nothing at all", "use a name of timm's"),
+        ("vit_base_patch16_224_sam", "an old name of timm's; use vit_base_patch16_224$"),
+        ("vit_base_patch16_224_in21k", "an old name of timm's; use vit_base_patch16_224.augreg_in21k"),
         ("resnet18", "it is no VisionTransformer of timm's"),
         ("vit_medium_patch16_gap_256", "where a plain one has"),
         ("vit_base_patch16_clip_224.openai", "use vit_base_patch16_clip_quickgelu_224.openai"),

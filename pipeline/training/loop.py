@@ -157,6 +157,9 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
             save_run(run, checkpoint)
             saved_s = run.seconds
         on_step(_status(run, batch_size / step_s))
+    if not run.curve or run.curve[-1]["step"] != run.step:  # Taken up again under a budget that is used up.
+        run.curve.append(describe_step(run, trainer.data, params.precision))
+        save_run(run, checkpoint)
 
 
 def _is_due(run: Run, params: TrainParams) -> bool:

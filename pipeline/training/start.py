@@ -1,13 +1,16 @@
 """What a run starts from: random weights, or those of a file, whose head may be for other classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pipeline.architecture import Architecture
 from pipeline.checkpoint import load_backbone
 from pipeline.errors import PipelineError
 from pipeline.params.model import ModelParams
+from pipeline.params.train import TrainParams
+from pipeline.training.data import TrainingData
 from pipeline.vit import Weights
 from pipeline.zoo import IMAGENET, Normalisation, find_network
 
@@ -45,3 +48,38 @@ def read_start(model: ModelParams, start: str, native_px: int, classes: Sequence
     if weights.classes == tuple(classes):
         return Start(weights.architecture, weights, with_head=True)
     return Start(replace(weights.architecture, classes=len(classes)), weights)
+
+
+def check_held_out(about: Mapping[str, Any], params: TrainParams, data: TrainingData) -> None:
+    """Of the images that weights were trained on, as they say, the same must be held out as then.
+
+    about: as `publish.read_about` reads it.
+    """
+    recipe, trained_on = (_object(about.get(name)) for name in ("recipe", "data"))
+    if trained_on.get("sha256") not in (None, data.sha256):
+        return
+    for name in ("seed", "holdout_per_class"):
+        if name in recipe and recipe[name] != getattr(params, name):
+            raise PipelineError(
+                f"train.{name}: {getattr(params, name)}, but the weights were trained with {recipe[name]}: "
+                "images would be held out that they have learned from; set it to that"
+            )
+
+
+def check_data(about: Mapping[str, Any], high_px: int, data: TrainingData, archive: Path) -> None:
+    """Of other training images than weights were trained on, as they say, some held out may be among those.
+
+    Told only at the size at which their digest was made.
+    """
+    known = _object(about.get("data")).get("sha256")
+    same_size = _object(about.get("resolutions")).get("high") == high_px
+    if known is not None and same_size and known != data.sha256:
+        raise PipelineError(
+            f"{archive}: has other training images than the weights were trained on, so that images would be "
+            "held out that they have learned from; use the archive that they were trained on"
+        )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """What another program wrote may be anything."""
+    return value if isinstance(value, Mapping) else {}
