@@ -24,9 +24,9 @@ from pipeline.errors import PipelineError
 from pipeline.images import decode_stored
 from pipeline.params.model import Role
 from pipeline.runtime import Runtime, synchronize
-from pipeline.tables import read_fingerprint, read_table, write_table
+from pipeline.tables import read_fingerprint, read_table, write_groups, write_table
 from pipeline.vit import draw_weights
-from pipeline.writer import Shard
+from pipeline.writer import RowGroup
 
 BATCH = 64
 BARE_SECONDS = 8.0
@@ -143,14 +143,15 @@ def time_decoding(images: Path, canvas_px: int) -> float:
 
 
 def time_writing(engine: Engine, path: Path) -> float:
-    """ms per image of one thread that writes a shard of passes and does nothing else."""
+    """ms per image of one thread that writes passes, a row group at a time, and does nothing else."""
     noise = torch.randint(0, 256, (engine.batch_size, 3, *[engine.spec.canvas_px] * 2), dtype=torch.uint8)
-    answer, shard = engine.run(engine.upload(noise)).each(torch.Tensor.cpu), Shard(SHARD)
-    while len(shard.image_ids) + engine.batch_size <= SHARD:
-        shard.add([""] * engine.batch_size, answer)
+    answer, group = engine.run(engine.upload(noise)).each(torch.Tensor.cpu), RowGroup()
+    while engine.batch_size <= group.room:
+        group.add([""] * engine.batch_size, answer)
+    groups = [group.to_table()] * (SHARD // len(group.image_ids))
     started_s = time.perf_counter()
-    write_table(path, shard.to_table(), {})
-    return 1e3 * (time.perf_counter() - started_s) / len(shard.image_ids)
+    write_groups(path, groups[0].schema, groups, {})
+    return 1e3 * (time.perf_counter() - started_s) / sum(map(len, groups))
 
 
 def compare_scales(

@@ -146,7 +146,7 @@ def extract(
     )
     on_progress(tally.resumed_images)
     batches = read_batches(images, set(finished), canvas_px, batch_size, shard_images, tally)
-    with ShardWriter(folder, fingerprint, shard_images, tally) as writer:
+    with ShardWriter(folder, fingerprint, tally) as writer:
         for batch in run_ahead(batches):
             writer.add(batch.shard, batch.image_ids, _forward(engine, batch, tally))
             on_progress(len(batch.image_ids))

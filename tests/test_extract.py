@@ -13,7 +13,7 @@ from pipeline.extract import _forward, build_within_memory, check_finite, extrac
 from pipeline.images import decode_canvas
 from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
-from pipeline.tables import count_rows, vectors
+from pipeline.tables import count_rows, open_table, vectors
 from pipeline.tally import Tally
 from stages import extract as stage
 from stages.extract import _publish, _scratch, main
@@ -65,6 +65,17 @@ def test_every_value_is_that_of_a_pass_of_its_image_alone(images, tmp_path, size
             np.testing.assert_allclose(
                 vectors(batch[name])[row], getattr(alone, name).numpy().reshape(-1), atol=1e-4
             )
+
+
+def test_a_shard_is_written_in_row_groups_whose_bounds_no_batch_moves(images, tmp_path, monkeypatch):
+    run(images, tmp_path / "whole", shard_images=8)
+    monkeypatch.setattr("pipeline.writer.GROUP_ROWS", 5)
+    run(images, tmp_path / "parts", shard_images=8)
+    for path in (tmp_path / "whole").iterdir():
+        parts = open_table(tmp_path / "parts" / path.name)
+        assert parts.read() == open_table(path).read()
+        rows = [parts.metadata.row_group(group).num_rows for group in range(parts.num_row_groups)]
+        assert rows == {"part-00000.parquet": [5, 3], "part-00001.parquet": [2]}[path.name]
 
 
 def test_the_stored_trace_gives_the_proxy(images, tmp_path):
@@ -255,7 +266,7 @@ def test_a_failing_writer_stops_the_run(images, tmp_path, monkeypatch):
     def write(*_args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pipeline.writer.write_table", write)
+    monkeypatch.setattr("pipeline.writer.write_groups", write)
     with pytest.raises(OSError, match="No space left"):
         run(images, tmp_path / "set")
 
@@ -266,7 +277,7 @@ def test_after_a_failed_write_no_more_is_computed_than_was_under_way(images, tmp
     def write(*_args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pipeline.writer.write_table", write)
+    monkeypatch.setattr("pipeline.writer.write_groups", write)
     counting = Greedy(1, MemoryError())
     with pytest.raises(OSError, match="No space left"):
         extract(images, tmp_path / "set", counting, FINGERPRINT, 64, 1, 1, lambda _: None)
