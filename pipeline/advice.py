@@ -14,6 +14,7 @@ from pipeline.params.fit import FitParams
 from pipeline.policy import ALWAYS_ESCALATE, is_number
 from pipeline.recommend import Limits, Recommendation, confidence_each
 from pipeline.timing import Floats
+from pipeline.wording import milliseconds, times
 
 Document = Mapping[str, Any]
 
@@ -59,7 +60,8 @@ def refuse(names: Sequence[str], measured: Document, every: str) -> PipelineErro
     low_ms, high_ms = (measured[f"static_{role}"]["latency_ms"]["mean"] for role in ("low", "high"))
     return PipelineError(
         f"no threshold of {' or '.join(names)} keeps to these limits on the calibration images; "
-        f"static low takes {low_ms:.2f} ms, static high {high_ms:.2f} ms; allow more, or try --proxy {every}"
+        f"static low takes {milliseconds(low_ms)} ms, static high {milliseconds(high_ms)} ms; allow more, or "
+        f"try --proxy {every}"
     )
 
 
@@ -90,12 +92,13 @@ def describe_recommendation(
 
 
 def _cost(found: Recommendation, limits: Limits, stable: bool) -> str:
-    text = f"{found.latency_ms:.2f} ms per image, {found.speedup:.2f}× as fast as always-high"
+    text = f"{milliseconds(found.latency_ms)} ms per image, {times(found.speedup)} as fast as always-high"
     text += " (by the last replay)" if stable else " (by the last replay, which was NOT stable: repeat it)"
     if found.speedup <= 1:
         text += "; static high is no slower, and loses nothing"
     if limits.latency_ms is not None and found.latency_ms > limits.latency_ms:
-        text += f"\n    ABOVE the limit: the calibration images cost {found.calibration_latency_ms:.2f} ms"
+        cost = milliseconds(found.calibration_latency_ms)
+        text += f"\n    ABOVE the limit: the calibration images cost {cost} ms"
     return text
 
 
@@ -107,7 +110,7 @@ def _against(mid: Mid, found: Recommendation) -> str:
     verdict = f"{'dearer' if dearer else 'no dearer'}, {answers}"
     if better and not dearer:
         verdict = f"AHEAD of it: {verdict}"
-    shown = f"{mid.quality:.2%} of {mid.images} replayed images, {mid.latency_ms:.2f} ms"
+    shown = f"{mid.quality:.2%} of {mid.images} replayed images, {milliseconds(mid.latency_ms)} ms"
     return f"  static mid: {shown}, {_points(mid.lead)} points of {found.quality} against it; {verdict}"
 
 

@@ -51,7 +51,9 @@ def chart_delta(histogram: pl.DataFrame, delta: Mapping[str, float] | None) -> S
 def chart_proxy(points: pl.DataFrame, oracle: str, proxy: str, threshold: float) -> Spec:
     """`points`: columns proxy, oracle, expected (in oracle units); `threshold` in proxy units."""
     points = points.filter(pl.col("proxy").is_finite() & pl.col("oracle").is_finite()).sort("proxy", "oracle")
-    shown = _group(points) if _is_binary(points["oracle"]) else _thin(points)
+    # Images of one value are in no order, and those of a group that ends among them are no others.
+    tied = points.with_columns(pl.col("oracle").mean().over("proxy"))
+    shown = _group(tied) if _is_binary(points["oracle"]) else _thin(points)
     x = alt.X("proxy:Q", title=proxy.replace("_", " "), scale=alt.Scale(zero=False))
     dots = (
         alt.Chart(inline(shown.select("proxy", "oracle")))
@@ -140,7 +142,8 @@ def chart_signals(gains: pl.DataFrame) -> Spec:
 
 
 def chart_latency(percentiles: pl.DataFrame) -> Spec:
-    """`percentiles`: percentile (0 to 100) and one column of milliseconds for every policy."""
+    """`percentiles`: percentile (0 to 100) and one column of milliseconds for every policy, or of nulls."""
+    percentiles = percentiles.select(column for column in percentiles if not column.is_null().all())
     policies = [name for name in percentiles.columns if name != "percentile"]
     long = percentiles.unpivot(
         policies, index="percentile", variable_name="policy", value_name="ms"

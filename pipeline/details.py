@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.measured import Document, Metrics
 from pipeline.oracles import ORACLES
-from pipeline.wording import DASH, Grid, milliseconds, number, percent, times, words
+from pipeline.wording import DASH, Grid, milliseconds, number, percent, rate, times, words
 
 _NO_GAIN = {"value": float("-inf")}
 
@@ -54,7 +54,7 @@ def _extract_grid(metrics: Metrics) -> Grid:
         (
             role,
             number(run.get("images"), 0),
-            *(number(run.get(step, {}).get("images_per_s"), 0) for step in steps),
+            *(rate(run.get(step, {}).get("images_per_s")) for step in steps),
             number(run.get("total", {}).get("wall_s"), 1),
             *(number(run.get(key), 0) for key in ("peak_memory_mb", "batch_size", "resumed_images")),
         )
@@ -95,10 +95,15 @@ def _proxy_cells(item: Document) -> tuple[str, ...]:
     )
 
 
+def is_told(by_proxy: Document) -> bool:
+    """Whether there were images and events enough for a claim; so for a run that did not note it."""
+    return all(item.get("told", 1) for item in by_proxy.values())
+
+
 def _on(*measured: Document) -> str:
     """Which machines times are of; empty where that was not noted."""
-    processors = sorted({each["processor"] for each in measured if each.get("processor")})
-    return f" on {' and '.join(processors)}" if processors else ""
+    machines = sorted({name for each in measured if (name := each.get("gpu") or each.get("processor"))})
+    return f" on {' and '.join(machines)}" if machines else ""
 
 
 def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
@@ -109,7 +114,8 @@ def list_details(metrics: Metrics) -> Iterator[tuple[str, Grid]]:
     for oracle in (name for name in ORACLES if name in compared):
         grid = _proxies_grid(compared[oracle], costs.get("cost_us", {}))
         timed = f" (µs{_on(costs)})" if _on(costs) else ""
-        yield f"Which signal predicts {oracle}, at 10 % escalated{timed}", grid
+        few = "" if is_told(compared[oracle]) else "; images or events too few to tell"
+        yield f"Which signal predicts {oracle}, at 10 % escalated{timed}{few}", grid
     if "overlap" in compared:
         rows = tuple((words(name), percent(share)) for name, share in compared["overlap"].items())
         yield "Where the oracles meet (far: the tenth of largest delta)", Grid(("event", "images"), rows)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from pipeline import charts
+from pipeline.details import is_told
 from pipeline.errors import PipelineError
 from pipeline.findings import policies_of, scenarios_of
 from pipeline.looks import Spec
@@ -93,11 +94,13 @@ def _draw_signals(compared: Document) -> list[Figure]:
     ]
     if not rows:
         return []
+    untold = [oracle for oracle in ORACLES if not is_told(compared.get(oracle, {}))]
+    few = f" Of {' and '.join(untold)}, images or events are too few to tell." if untold else ""
     figure = Figure(
         "signals",
         "Which signal tells",
         "How much of what the oracle would gain over random escalation each proxy gains (evaluation split). "
-        "What predicts a large delta need not predict where high is right and low is wrong.",
+        f"What predicts a large delta need not predict where high is right and low is wrong.{few}",
         charts.chart_signals(pl.DataFrame(rows)),
     )
     return [figure]

@@ -46,6 +46,15 @@ def is_stable(scenario: Document) -> bool:
     return scenario.get("stable") == 1
 
 
+def is_unstable(scenario: Document) -> bool:
+    """Not so of too few blocks, which tell nothing of it."""
+    return not is_stable(scenario) and not _is_untold(scenario)
+
+
+def _is_untold(scenario: Document) -> bool:
+    return bool(scenario.get("blocks", FEWEST_BLOCKS) < WINDOWS)
+
+
 def policy_grid(scenario: Document) -> Grid:
     header = (
         "policy",
@@ -86,13 +95,13 @@ def _mark(name: str, scenario: Document) -> str:
         return ""
     if not is_within_bound(scenario):
         return f" ({why_beyond_bound(scenario)})"
-    return "" if is_stable(scenario) else " (unstable)"
+    return " (unstable)" if is_unstable(scenario) else ""
 
 
 def describe_scenario(name: str, scenario: Document) -> str:
     size = f"{number(scenario.get('images'), 0)} images in {number(scenario.get('blocks'), 0)} blocks"
     batches = "".join(f", {role} batch {count}" for role, count in scenario.get("batch_size", {}).items())
-    return f"{SCENARIOS[name]}; {size}{batches}{'' if is_stable(scenario) else '; UNSTABLE'}"
+    return f"{SCENARIOS[name]}; {size}{batches}{'; UNSTABLE' if is_unstable(scenario) else ''}"
 
 
 def describe_speed(scenario: Document) -> list[str]:
@@ -122,7 +131,7 @@ def describe_speed(scenario: Document) -> list[str]:
 def _stability(scenario: Document) -> str:
     if is_stable(scenario):
         return "Stable: yes"
-    if scenario.get("blocks", FEWEST_BLOCKS) < WINDOWS:
+    if _is_untold(scenario):
         return "Stable: unknown, of so few blocks"
     return "UNSTABLE: the timing did not settle; measure again on an idle machine"
 
@@ -149,6 +158,8 @@ def describe_engine(engine: Document | None) -> list[str]:
     inside = "within" if engine["within_tolerance"] else "BEYOND"
     error, tolerance = engine.get("largest_error"), engine["tolerance"]
     shown = "is no number" if error is None else f"{error:.1e} of the largest value"
+    if "largest_error_role" in engine:
+        shown += f" ({engine['largest_error_role']})"
     line = (
         f"Engine against eager float32 on {number(engine['images'], 0)} images: "
         f"{percent(engine['decision_agreement'])} of the decisions equal; largest error "

@@ -16,6 +16,8 @@ _JPEG = b"\xff\xd8"
 # What the page holds of an image: no browser shows every format, and photographs take megabytes each.
 _MOST_BYTES = 32 * 1024
 _SHOWN_PX = 256
+# The images of the table have passed the limits of prepare, which are above Pillow's.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,17 @@ def _data_uri(content: bytes) -> str:
 
 
 def _shrink(content: bytes) -> bytes:
-    """A small JPEG; as it is where Pillow refuses what prepare could decode, such as very many pixels."""
+    """A small JPEG; a grey one where Pillow cannot read what prepare could decode."""
     stream = io.BytesIO()
     try:
         with Image.open(io.BytesIO(content)) as image:
-            deep = image.mode.startswith("I;16")  # Which Pillow would cut off at 255.
-            shown = Image.fromarray((np.asarray(image) // 257).astype(np.uint8)) if deep else image
-            shown = shown.convert("RGB")
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255.
+                levels = (np.asarray(image, dtype=np.int32) + 128) // 257
+                shown = Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+            else:
+                shown = image.convert("RGB")
             shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
-            shown.save(stream, "JPEG")
     except Exception:
-        return content
+        shown = Image.new("RGB", (_SHOWN_PX, _SHOWN_PX), "grey")
+    shown.save(stream, "JPEG")
     return stream.getvalue()

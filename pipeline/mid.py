@@ -81,7 +81,9 @@ def say_leads(leads: Mapping[str, Interval], quality: str, images: int) -> str:
         for (side, where), names in sides.items()
     )
     tried = f"Tried: {', '.join(leads)}; paired on {images:,} images."
-    return f"At equal cost, in {quality}, static mid is {'; '.join(found)}. {tried}"
+    return (
+        f"Beside cascades that cost no more than it, in {quality}, static mid is {'; '.join(found)}. {tried}"
+    )
 
 
 def _side(lead: Interval) -> tuple[str, str]:

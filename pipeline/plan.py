@@ -14,7 +14,7 @@ from pipeline.cascade import Bench, Cascade
 from pipeline.measure import Sample, measure_scenario
 from pipeline.params.replay import ReplayParams, Scenario
 from pipeline.policy import score
-from pipeline.summary import are_stable, block_totals
+from pipeline.summary import are_stable, block_totals, whole_blocks
 from pipeline.thresholds import at_rate
 from pipeline.timing import WINDOWS, Floats, speedup_bound
 
@@ -80,14 +80,10 @@ def replay_rates(
         _low, high_ms, adaptive_ms, escalated, images = totals.sum(axis=0)
         reached = float(escalated / images)
         predicted = speedup_bound(costs.low_ms, costs.high_ms, reached)
-        stable = settled and are_stable(totals, params.stable_within) if _has_windows(totals) else None
+        told = len(whole_blocks(totals)) >= WINDOWS
+        stable = settled and are_stable(totals, params.stable_within) if told else None
         points.append(Point(rate, reached, predicted, float(high_ms / adaptive_ms), stable))
     return points
-
-
-def _has_windows(totals: Floats) -> bool:
-    """Whether there are whole blocks enough to tell a drift by."""
-    return int((totals[:, -1] == totals[0, -1]).sum()) >= WINDOWS
 
 
 def _scores(cascade: Cascade, sample: Sample) -> Floats:

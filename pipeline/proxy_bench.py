@@ -23,6 +23,7 @@ from pipeline.deferral import (
     ratio,
     resample,
 )
+from pipeline.judge import why_untold
 from pipeline.learned import NAME
 from pipeline.oracles import ORACLES, has_labels
 from pipeline.params.fit import FitParams, OracleName
@@ -42,7 +43,8 @@ def compare_proxies(
 
     deltas: table of deltas; proxies: values by name (N,), in its order; features (N, F): what `learned` is
     made of, anew for each oracle, on the calibration images. `difference` is that of the gain to
-    `params.proxy`'s, over the same resamples. Without labels, benefit and what needs labels are left out.
+    `params.proxy`'s, over the same resamples. told: 0 where images or events are too few for a claim. Without
+    labels, benefit and what needs labels are left out.
     """
     learns = (deltas["split"] == "calibration").to_numpy()
     judged = deltas.filter(~pl.Series(learns))
@@ -56,6 +58,7 @@ def compare_proxies(
             name: score(values, learn_direction(values[learns], oracle[learns]))[~learns]
             for name, values in known.items()
         }
+        told = all(why_untold(oracle[part]) is None for part in (learns, ~learns))
         gains = _gains(scores, oracle[~learns], weights)
         reference = gains[params.proxy]
         found[oracle_name] = {
@@ -63,6 +66,7 @@ def compare_proxies(
                 **_describe(values, oracle[~learns], judged),
                 "gain_over_random": _interval(gains[name], params.threshold.confidence),
                 "difference": _interval(gains[name] - reference, params.threshold.confidence),
+                "told": int(told),
             }
             for name, values in scores.items()
         }

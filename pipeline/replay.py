@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.answers import PolicyName
+from pipeline.answers import NEEDS, PolicyName
 from pipeline.cascade import Bench
 from pipeline.fidelity import compare_with_eager
 from pipeline.frontier import Outcome, Prices, draw_frontier
@@ -41,7 +41,7 @@ class Replayed(NamedTuple):
 
     metrics: dict[str, Any]
     table: pa.Table
-    latency: dict[str, list[float]]
+    latency: dict[str, list[float | None]]
     frontier: dict[str, list[float | None]]
 
 
@@ -63,10 +63,16 @@ def records_table(
     return pa.concat_tables(parts)
 
 
-def latency_percentiles(records: Mapping[PolicyName, Records]) -> dict[str, list[float]]:
-    """Columns of metrics/plots/latency.csv: percentile, then milliseconds of each policy."""
-    columns = {name: np.percentile(record.latency_ms, _PERCENTILES) for name, record in records.items()}
-    return {"percentile": list(_PERCENTILES), **{name: list(values) for name, values in columns.items()}}
+def latency_percentiles(records: Mapping[PolicyName, Records]) -> dict[str, list[float | None]]:
+    """Columns of metrics/plots/latency.csv: percentile, then milliseconds of each policy.
+
+    Of a policy that is not replayed, None: of a column that is missing, `dvc plots` shows none of the others.
+    """
+    columns: dict[str, list[float | None]] = {"percentile": list(_PERCENTILES)}
+    for name in NEEDS:
+        found = np.percentile(records[name].latency_ms, _PERCENTILES) if name in records else None
+        columns[name] = [None] * len(_PERCENTILES) if found is None else list(found)
+    return columns
 
 
 def replay(
@@ -86,7 +92,7 @@ def replay(
     decided = np.array([expected.escalated[image_id] for image_id in sample.image_ids])
     metrics: dict[str, Any] = {}
     tables: list[pa.Table] = []
-    latency: dict[str, list[float]] = {}
+    latency: dict[str, list[float | None]] = {}
     curves: dict[str, list[float | None]] = {}
     for scenario in params.scenarios:
         sizes = _batch_sizes(scenario, bench, sample.canvases)

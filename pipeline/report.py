@@ -22,6 +22,7 @@ from pipeline.findings import (
     describe_speed,
     is_at_bound,
     is_stable,
+    is_unstable,
     is_within_bound,
     policies_of,
     policy_grid,
@@ -35,7 +36,7 @@ from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
 from pipeline.timing import FEWEST_BLOCKS
 from pipeline.verdicts import judge_fit
-from pipeline.wording import number, percent, times
+from pipeline.wording import interval_of, number, percent, times
 
 DRAW = """
 for (const holder of document.querySelectorAll("[data-chart]")) {
@@ -130,7 +131,7 @@ def _headline(name: str, scenario: Document) -> str:
         why = why_beyond_bound(scenario)
         return f"{where}, no speed-up can be reported: the times beat the ideal bound: {why}."
     ratio = times(speedup.get("median"))
-    if not is_stable(scenario):
+    if is_unstable(scenario):
         return f"{where}, the timing did not settle; the speed-up of {ratio} is not to be relied on."
     if _is_short(scenario):
         return f"{where}, the speed-up of {ratio} is of {scenario['blocks']} blocks, too few to be relied on."
@@ -139,7 +140,11 @@ def _headline(name: str, scenario: Document) -> str:
     elif speedup["ci_high"] < 1:
         found = f"adaptive inference is slower than always using the high resolution ({ratio})"
     else:
-        found = f"adaptive inference is no faster than always using the high resolution ({ratio})"
+        interval = interval_of(speedup, "ci_low", "ci_high", times)
+        found = (
+            "it cannot be told whether adaptive inference is faster than always using the high resolution "
+            f"({ratio}{interval.replace(' (', ', ')}"
+        )
     return (
         f"{where}, {found}, and gives the same answer for {percent(adaptive.get('agreement'))} of the images."
     )
@@ -155,7 +160,7 @@ def _scenario_values(name: str, scenario: Document) -> dict[str, Any]:
     shown, note = times(speedup.get("median")), "over static high"
     if not is_within_bound(scenario):
         shown, note = "none", f"beats the ideal bound: {why_beyond_bound(scenario)}"
-    elif not is_stable(scenario):
+    elif is_unstable(scenario):
         note = "over static high; UNSTABLE"
     elif _is_short(scenario):
         note = "over static high; of too few blocks"

@@ -61,6 +61,8 @@ def _interval(found: Mapping[str, float], signed: bool = False) -> str:
 def _say_lead(order: Sequence[str], against: Document) -> str:
     """`against`: the same oracle, with differences to the best single proxy."""
     single = next(name for name in order if name != "learned")
+    if not against[single]["told"]:
+        return f"Best single: {single}; of too few images or events to tell the signals apart."
     lead, change = (against[name]["difference"] for name in ("learned", "cls_change"))
     side = "NOT outside"
     if lead["ci_low"] > 0:
@@ -76,12 +78,12 @@ def _say_lead(order: Sequence[str], against: Document) -> str:
     return text
 
 
-def describe_headroom(oracle: str, single: str, found: Headroom) -> list[str]:
-    """One paragraph, below the tables of the signals."""
+def describe_headroom(oracle: str, single: str, found: Headroom, told: int) -> list[str]:
+    """One paragraph, below the tables of the signals; told: 0 where images or events are too few."""
     gain, lead = _interval(found.gain._asdict()), _interval(found.difference._asdict(), signed=True)
     text = f"What could be had: boosted trees on the features of `learned` gain {gain} on {oracle}"
     says = f"Whether these trees find more in them than `{single}` shows, these images do not tell."
-    if found.difference.ci_low > 0 or found.difference.ci_high < 0:
+    if told and (found.difference.ci_low > 0 or found.difference.ci_high < 0):
         more = "more" if found.difference.ci_low > 0 else "less"
         says = f"So these trees find {more} in them than `{single}` shows."
     return ["", f"{text}; less {single}: {lead}. {says}"]

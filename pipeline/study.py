@@ -91,7 +91,7 @@ def compare_signals(samples: pl.DataFrame, followed: OracleName, params: FitPara
     headroom = measure_headroom(features, event > 0, single, learns, params)
     return [
         *tables,
-        *describe_headroom(followed, best[followed], headroom),
+        *describe_headroom(followed, best[followed], headroom, compared[followed][best[followed]]["told"]),
     ]
 
 

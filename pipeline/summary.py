@@ -61,12 +61,17 @@ def summarise_scenario(
 
 def are_stable(totals: Floats, within: float) -> bool:
     """Of block totals (K, 5): did both static policies cost the same all along?"""
-    whole = totals[totals[:, _IMAGES] == totals[0, _IMAGES]]
-    # A last block of fewer images costs more by the image, which is no drift.
+    whole = whole_blocks(totals)
     compared = whole if len(whole) >= WINDOWS else totals
     # By block: offline, the images of one share its time, and would agree with themselves.
     statics = compared[:, [_LOW, _HIGH]] / compared[:, [_IMAGES]]
     return all(is_stable(values, within) for values in statics.T)
+
+
+def whole_blocks(totals: Floats) -> Floats:
+    """Without a last block of fewer images, which costs more by the image; that is no drift."""
+    whole: Floats = totals[totals[:, _IMAGES] == totals[0, _IMAGES]]
+    return whole
 
 
 def block_totals(records: Mapping[PolicyName, Records]) -> Floats:

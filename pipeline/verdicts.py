@@ -32,11 +32,13 @@ def _judge_certificate(certificate: Document, evaluation: Document) -> Verdict:
     if not certificate["certified"]:
         return Verdict(f"NOT certified: {promise} ({ground}); every image is escalated.", False)
     risk = evaluation["certified_risk"]
-    found = f"{percent(risk['value'])}{interval_of(risk, 'ci_low', 'ci_high', percent)}"
+    found, holds = f"{percent(risk['value'])}{interval_of(risk, 'ci_low', 'ci_high', percent)}", True
+    if risk["ci_low"] > certificate["alpha"]:
+        found, holds = f"{found}, where it is NOT kept", False
     return Verdict(
         f"Certified: {promise} ({ground}; had this threshold been fixed beforehand, its bound would be "
         f"{percent(certificate['risk_bound'])}); on the evaluation images {found}.",
-        risk["ci_low"] <= certificate["alpha"],
+        holds,
     )
 
 
@@ -61,18 +63,19 @@ def _judge_order(gain: Document | None, beats_random: bool, told: int) -> Verdic
 def _judge_agreement(evaluation: Document) -> Verdict:
     agreement, random = evaluation.get("agreement"), evaluation.get("random_agreement")
     difference = evaluation.get("agreement_over_random")
+    enough = evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
     if difference is None:
         holds = agreement is not None and random is not None and agreement > random
         measured = ""
     else:
-        enough = evaluation.get("images", FEWEST_IMAGES) >= FEWEST_IMAGES
         holds = enough and difference["ci_low"] > 0 and difference.get("chance", 0) <= MOST_CHANCE
         measured = f", {points(difference['value'])}{interval_of(difference, 'ci_low', 'ci_high', points)}"
         if difference["ci_low"] > 0 and difference.get("chance", 0) > MOST_CHANCE:
             measured += f", but random escalation does as well in {percent(difference['chance'])} of cases"
+    against = "above" if holds else "NOT above" if enough else "of too few images to be told from"
     return Verdict(
         f"Escalating {percent(evaluation.get('escalation_rate'))} gives agreement {percent(agreement)}: "
-        f"{'above' if holds else 'NOT above'} random escalation's {percent(random)}{measured}; "
+        f"{against} random escalation's {percent(random)}{measured}; "
         f"choosing by the oracle itself, {percent(evaluation.get('oracle_agreement'))}.",
         holds,
     )

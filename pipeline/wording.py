@@ -1,5 +1,6 @@
 """How numbers are written in tables and sentences; what is missing is an en dash."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,11 @@ def number(value: float | None, decimals: int = 2) -> str:
 
 
 def percent(share: float | None) -> str:
-    return DASH if share is None else f"{100 * share:.1f} %"
+    """One decimal, more where that would make none or all of what is not."""
+    if share is None:
+        return DASH
+    rest = min(abs(share), abs(1 - share))
+    return f"{100 * share:.{max(1, _decimals(100 * rest))}f} %"
 
 
 def points(difference: float) -> str:
@@ -32,12 +37,27 @@ def points(difference: float) -> str:
 
 
 def milliseconds(value_ms: float | None) -> str:
-    """Two decimals, three below a millisecond: a GPU's forward pass must not round to 0.1."""
-    return number(value_ms, 3 if value_ms is not None and value_ms < 1 else 2)
+    """Two decimals, three below a millisecond, and two digits at least: a GPU takes microseconds."""
+    if value_ms is None:
+        return DASH
+    return number(value_ms, max(3 if value_ms < 1 else 2, _decimals(value_ms) + 1))
+
+
+def rate(per_s: float | None) -> str:
+    """Whole numbers, with decimals below one."""
+    return DASH if per_s is None else number(per_s, _decimals(per_s))
 
 
 def times(ratio: float | None) -> str:
-    return DASH if ratio is None else f"{ratio:.2f}×"
+    """Two decimals, three where two would hide that there is a difference."""
+    if ratio is None:
+        return DASH
+    return f"{ratio:.{3 if f'{ratio:.2f}' == '1.00' and ratio != 1 else 2}f}×"
+
+
+def _decimals(value: float) -> int:
+    """To the first digit of a number below one; none for those above, for zero, and for less than 1e-6."""
+    return math.ceil(-math.log10(value)) if 1e-6 <= value < 1 else 0
 
 
 def interval_of(document: Mapping[str, Any], low: str, high: str, text: Callable[[float], str]) -> str:

@@ -129,6 +129,13 @@ def _publish(scratch: Path, folder: Path) -> None:
     shutil.move(scratch, folder)
 
 
+def _name_device(runtime: Runtime) -> dict[str, str]:
+    """With the GPU's name only where it did the work."""
+    machine = describe_machine()
+    keys = ("processor", "gpu") if runtime.device.type == "cuda" else ("processor",)
+    return {key: machine[key] for key in keys}
+
+
 def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:
     def rate(seconds: float) -> dict[str, float]:
         return {"images_per_s": tally.images / seconds} if seconds else {}
@@ -143,7 +150,7 @@ def _rates(tally: Tally, runtime: Runtime) -> dict[str, Any]:
         "writer": rate(tally.writer_s),
         "total": {**rate(tally.wall_s), "wall_s": tally.wall_s},
         "peak_memory_mb": process_peak_mb(runtime.device),
-        "processor": describe_machine()["processor"],
+        **_name_device(runtime),
         "device": str(runtime.device),
         "backend": runtime.backend,
         "precision": runtime.precision,

@@ -13,6 +13,7 @@ from pipeline.measure import read_sample
 from pipeline.params.replay import ReplayParams
 from pipeline.plan import RATES, BatchCosts, Point, break_even_rate, read_batch_costs, replay_rates
 from pipeline.timing import WINDOWS
+from pipeline.wording import milliseconds
 from stages.common import ParamsFile, path_option, stage_command
 from stages.printing import echo_json, json_option
 from stages.progress import progress
@@ -85,8 +86,8 @@ def _advise(images: int, asked: int, fewest: int) -> str:
 def _lines(costs: BatchCosts, points: list[Point], advice: str) -> list[str]:
     """advice: for where it cannot be told whether the replay was stable."""
     low, high = (
-        f"{costs.low_ms:.2f} ms (batch {costs.low_batch})",
-        f"{costs.high_ms:.2f} ms (batch {costs.high_batch})",
+        f"{milliseconds(costs.low_ms)} ms (batch {costs.low_batch})",
+        f"{milliseconds(costs.high_ms)} ms (batch {costs.high_batch})",
     )
     lines = [f"  one image costs {low} at low, {high} at high", "  escalated   reached  predicted  replayed"]
     lines += [

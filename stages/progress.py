@@ -41,8 +41,11 @@ class _PlainLines:
             return
         self.last_s = now_s
         rate = self.done / max(now_s - self.started_s, 1e-9)
+        decimals = 0 if rate >= 1 else 2
         of_total = f" of {self.total}" if self.total else ""
-        click.echo(f"{self.label}: {self.done}{of_total} {self.unit}, {rate:.0f} {self.unit}/s", err=True)
+        click.echo(
+            f"{self.label}: {self.done}{of_total} {self.unit}, {rate:.{decimals}f} {self.unit}/s", err=True
+        )
 
 
 @contextmanager

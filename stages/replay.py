@@ -18,6 +18,7 @@ from pipeline.params.replay import SCENARIOS, ReplayParams
 from pipeline.policy import Policy, decide, proxy_of, score
 from pipeline.replay import Expected, Replayed, replay
 from pipeline.tables import read_fingerprint, read_table, write_table
+from pipeline.timing import WINDOWS
 from stages.common import ParamsFile, path_option, stage_command
 from stages.progress import progress
 from stages.running import read_bench
@@ -123,7 +124,10 @@ def _print(result: Replayed) -> None:
             why = "a measuring error" if "within_bound" in numbers else "too few blocks to tell why"
             click.echo(f"Warning: {scenario} beats the ideal bound: {why}", err=True)
         if not numbers["stable"]:
-            click.echo(f"Warning: {scenario} did not settle; its timings are marked unstable", err=True)
+            told = "did not settle; its timings are marked unstable"
+            if numbers["blocks"] < WINDOWS:
+                told = "is of too few blocks to tell whether its timings settled"
+            click.echo(f"Warning: {scenario} {told}", err=True)
 
 
 if __name__ == "__main__":

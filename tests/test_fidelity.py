@@ -41,8 +41,8 @@ def test_each_role_is_held_against_the_tolerance_of_its_precision(monkeypatch):
         lambda asked, batch_size: EagerEngine(replace(asked, weights=blurred), batch_size),
     )
     found = compare_with_eager(asked, IMAGES)
-    assert found["largest_error"] < found["tolerance"]
-    assert found["within_tolerance"] == 0
+    assert found["largest_error"] > found["tolerance"] == 1e-4
+    assert (found["within_tolerance"], found["largest_error_role"]) == (0, "high")
 
 
 def test_an_engine_that_answers_otherwise_is_found_out(monkeypatch):

@@ -87,7 +87,8 @@ def test_static_mid_is_ahead_or_behind_by_what_the_intervals_say(share, says):
     right = np.random.default_rng(3).random(len(HARD)) < share
     lines = describe_mid(answered(right), scores, prices, params())
     assert lines[-1] == (
-        f"At equal cost, in accuracy, static mid is {says}. Tried: hard, twice; paired on 1,000 images."
+        f"Beside cascades that cost no more than it, in accuracy, static mid is {says}. "
+        "Tried: hard, twice; paired on 1,000 images."
     )
     reached = 100 * right[1::2].mean()
     assert f"| static mid | 5.00 | – | {reached:.1f} % | – | – |" in lines
@@ -104,8 +105,8 @@ def test_what_is_within_the_intervals_is_told_apart():
         "d": Interval(-0.02, -0.03, -0.01),
     }
     assert say_leads(leads, "agreement", 50) == (
-        "At equal cost, in agreement, static mid is ahead of a, c, outside the intervals; "
-        "ahead of b, within the intervals; behind d, outside the intervals. "
+        "Beside cascades that cost no more than it, in agreement, static mid is ahead of a, c, outside the "
+        "intervals; ahead of b, within the intervals; behind d, outside the intervals. "
         "Tried: a, b, c, d; paired on 50 images."
     )
     assert say_leads({}, "accuracy", 50) == "No cascade that was tried is as cheap as static mid."

@@ -210,8 +210,15 @@ def test_grey_of_any_depth_is_shown_as_it_is(depth):
     assert abs(np.asarray(shown).astype(int) - 127).max() <= 1
 
 
-def test_what_pillow_refuses_stays_as_it_is():
-    assert base64.b64decode(_data_uri(b"\x89PNG, but no more").partition(",")[2]) == b"\x89PNG, but no more"
+def test_grey_of_ten_bits_is_shown_as_it_is():
+    levels = b"P5 4 4 1023\n" + (511).to_bytes(2, "big") * 16
+    shown = Image.open(io.BytesIO(base64.b64decode(_data_uri(levels).partition(",")[2])))
+    assert abs(np.asarray(shown).astype(int) - 127).max() <= 1
+
+
+def test_what_pillow_refuses_is_shown_grey():
+    shown = Image.open(io.BytesIO(base64.b64decode(_data_uri(b"\x89PNG, but no more").partition(",")[2])))
+    assert np.ptp(np.asarray(shown)) == 0
 
 
 def test_a_measuring_error_is_no_headline(tmp_path):
@@ -240,13 +247,26 @@ def test_random_weights_are_said_to_be_random(tmp_path, page):
         ),
         (
             {"speedup_vs_static_high": {"median": 1.01, "ci_low": 0.98, "ci_high": 1.04}},
-            "adaptive inference is no faster than always using the high resolution (1.01×)",
+            "whether adaptive inference is faster than always using the high resolution (1.01×, interval",
+        ),
+        (
+            {"speedup_vs_static_high": {"median": 1.003, "ci_low": 1.001, "ci_high": 1.007}},
+            "adaptive inference is 1.003× as fast as",
         ),
     ],
 )
 def test_no_success_is_claimed_without_one(tmp_path, changes, words):
     root = write_project(tmp_path, replay={"single_stream": scenario_metrics(**changes)})
     assert words in page_of(root).text
+
+
+def test_two_blocks_tell_nothing_of_stability(tmp_path):
+    scenario = scenario_metrics(blocks=2, stable=0)
+    text = page_of(write_project(tmp_path, replay={"single_stream": scenario})).text
+    assert "Stable: unknown, of so few blocks" in text
+    assert "of 2 blocks, too few to be relied on" in text
+    assert "UNSTABLE" not in text
+    assert "unstable" not in text
 
 
 def test_of_few_blocks_no_speed_up_is_claimed(tmp_path):
@@ -379,3 +399,4 @@ def test_a_certificate_is_told_with_what_became_of_it(certified, risk, holds):
         "Certified: risk at most 0.02" if certified else "NOT certified: risk at most 0.02"
     )
     assert "60 harmed of 4,000 images" in verdict.text
+    assert ("where it is NOT kept" in verdict.text) is (risk == 0.04)

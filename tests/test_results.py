@@ -196,6 +196,17 @@ def test_agreement_above_random_needs_the_interval_where_there_is_one(difference
     assert words in verdict.text
 
 
+def test_of_few_images_agreement_is_not_said_to_be_no_better():
+    fit = fit_metrics()
+    fit["evaluation"] |= {
+        "images": 20,
+        "agreement_over_random": {"value": 0.1, "ci_low": 0.05, "ci_high": 0.2},
+    }
+    verdict = judge_fit(fit)[1]
+    assert "87.5 %: of too few images to be told from random escalation's 82.0 %" in verdict.text
+    assert not verdict.holds
+
+
 def test_the_gpu_is_named_only_where_it_did_the_work(metrics):
     on_cpu = metrics(environment=ENVIRONMENT | {"gpu": "H100"})
     assert dict(list_conditions(on_cpu))["device"] == "cpu"

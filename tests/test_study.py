@@ -17,7 +17,7 @@ BENEFIT = params(oracle="benefit")
 NOISE = np.random.default_rng(9).random(len(HARD))
 
 
-def gained(value, difference=0.0):
+def gained(value, difference=0.0, told=1):
     ends = {"ci_low": value - 0.02, "ci_high": value + 0.02}
     apart = {"value": difference, "ci_low": difference - 0.02, "ci_high": difference + 0.02}
     rates = {"at_10": 0.8, "at_20": 0.85, "at_30": 0.9}
@@ -26,6 +26,7 @@ def gained(value, difference=0.0):
         "difference": apart,
         "auroc": 0.7,
         "agreement": rates,
+        "told": told,
     }
 
 
@@ -45,6 +46,12 @@ def test_a_lead_counts_only_outside_its_interval(lead, says):
     assert f"`learned` less margin: {lead:+.3f}" in text
     assert says in text
     assert "`cls_change` less margin: -0.300 [-0.320, -0.280]" in text
+
+
+def test_of_too_few_events_nothing_leads():
+    by_proxy = {name: gained(0.4, told=0) for name in ("margin", "cls_change", "learned")}
+    text = "\n".join(describe_signals({"benefit": by_proxy}, {"benefit": by_proxy}))
+    assert text.endswith("Best single: margin; of too few images or events to tell the signals apart.")
 
 
 def test_a_better_signal_loses_less_and_costs_less():

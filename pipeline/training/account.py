@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.params.model import Role
 from pipeline.params.train import RecipeParams, TrainParams
@@ -58,11 +58,12 @@ def count_run(run: Run, data: TrainingData) -> dict[str, Any]:
     }
 
 
-def curve_by_role(run: Run, sizes_px: Mapping[Role, int]) -> list[dict[str, float]]:
-    """The run's rows under the names of roles, instead of the pixels that the model knows."""
-    names = {
-        f"{kind}_{size_px}px": f"{kind}_{role}"
-        for kind in ("accuracy", "train_accuracy")
-        for role, size_px in sizes_px.items()
-    }
-    return [{names.get(name, name): value for name, value in row.items()} for row in run.curve]
+def curve_by_role(run: Run, sizes_px: Mapping[Role, int]) -> list[dict[str, float | None]]:
+    """The run's rows under the names of roles, instead of the pixels that the model knows.
+
+    None of a role that is not trained: of a column that is missing, `dvc plots` shows none of the others.
+    """
+    kinds = ("accuracy", "train_accuracy")
+    names = {f"{kind}_{size_px}px": f"{kind}_{role}" for kind in kinds for role, size_px in sizes_px.items()}
+    without = {f"{kind}_{role}": None for kind in kinds for role in get_args(Role) if role not in sizes_px}
+    return [{names.get(name, name): value for name, value in row.items()} | without for row in run.curve]
