@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.image_names import ENDINGS, has_ending
+from pipeline.image_names import ENDINGS, has_ending, is_shown_image
 from pipeline.layouts import LabelledImage, Layout, name_classes, read_lines, sort_images
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -96,11 +96,12 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
 
 
 def _list_training(file: zipfile.ZipFile, root: str, wnids: set[str]) -> tuple[LabelledImage, ...]:
-    pattern = re.compile(re.escape(root) + r"(train/([^/]+)/)images/([^/]+)")
+    """Images lie in the folder of their class or, as in the set itself, in a folder images in it."""
+    pattern = re.compile(re.escape(root) + r"(train/([^/]+)/)(?:images/)?([^/]+)")
     matches = filter(None, map(pattern.fullmatch, file.namelist()))
     found = [
         LabelledImage(match[1] + match[3], match[2], match[0])
         for match in matches
-        if match[2] in wnids and has_ending(match[3])
+        if match[2] in wnids and is_shown_image(match[0])
     ]
     return sort_images(found)

@@ -55,6 +55,7 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
     weights = _load(model, values, sizes["high"])
     runtime = resolve_runtime(runtime_params, weights.architecture)
     about = read_about(find_outside(model.weights))
+    kept = read_json(metrics) if metrics is not None and metrics.exists() else {}
     for size_px in sizes.values():
         weights.architecture.check_size(size_px)
     show = partial(progress, unit="images")
@@ -64,12 +65,12 @@ def main(params: ParamsFile, archive: Path, out: Path, metrics: Path | None) -> 
             shape, held = weights.architecture, values.holdout_per_class
             data = load_training(opened, sizes["high"], shape.classes, held, values.seed, advance)
         check_data(about, sizes["high"], data, archive)
-        check_held_out(about, values, data)
+        check_held_out(about, values, data, same_classes=True)
         fitter = Fitter(data, sizes, runtime, runtime_params.batch_size, values, show)
         found = Publisher(model, opened, fitter).publish(out, weights, about)
     if metrics is not None:
         machine = {**describe_machine(), "backend": runtime.backend, "precision": runtime.precision}
-        _write_metrics(metrics, found, machine)
+        write_json(metrics, {**kept, **_with_machine(found, machine)})
     for line in [*describe_own(found, sizes), *describe_scores(found, sizes)]:
         click.echo(line)
 
@@ -104,11 +105,12 @@ def _check_classes(archive: Archive, weights: Weights, model: ModelParams) -> No
         )
 
 
-def _write_metrics(path: Path, found: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
-    """Beside what training wrote there."""
-    for account in (found[name] for name in ("stems", "heads") if name in found):
-        account["machine"] = machine
-    write_json(path, {**(read_json(path) if path.exists() else {}), **found})
+def _with_machine(found: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """On which stems and heads were fitted; training may have run on another."""
+    return {
+        name: {**account, "machine": machine} if name in ("stems", "heads") else account
+        for name, account in found.items()
+    }
 
 
 if __name__ == "__main__":

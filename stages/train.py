@@ -1,5 +1,7 @@
 """Train the model for all resolutions together, from the archive's training split."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 
 from pipeline.archive import Archive, open_archive
 from pipeline.card import describe_scores
+from pipeline.errors import PipelineError, is_out_of_memory
 from pipeline.files import write_csv, write_json
 from pipeline.machine import describe_machine
 from pipeline.outside import find_outside
@@ -21,7 +24,7 @@ from pipeline.training.loop import Status, Trainer, move_to, train
 from pipeline.training.own import Fitter
 from pipeline.training.publish import Publisher, check_ending, read_about
 from pipeline.training.recipe import settle
-from pipeline.training.start import Start, check_held_out, read_start
+from pipeline.training.start import Start, check_held_out, has_other_images, read_start
 from pipeline.training.state import Run, resume_run, start_run
 from pipeline.vit import Weights
 from pipeline.zoo import find_network
@@ -45,18 +48,27 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
     once, at the end; choose by the held-out images.
     """
     check_ending(weights)
+    settings = params.section("train", TrainParams)
+    _check_start(settings.start, weights)
     sizes = params.section("resolutions", ResolutionParams).by_role()
     model = params.section("model", ModelParams)
     runtime_params = params.section("runtime", RuntimeParams)
     runtime = resolve_runtime(runtime_params, find_network(model.name).architecture)
-    values = settle(params.section("train", TrainParams), runtime.device, params.overridden)
+    values = settle(settings, runtime.device, params.overridden)
     with open_archive(archive) as opened:
         start = read_start(model, values.start, sizes["high"], [wnid for wnid, _ in opened.classes])
         for size_px in sizes.values():
             start.architecture.check_size(size_px)
         data = _load(opened, sizes["high"], start.architecture.classes, values)
         if values.start != "random":
-            check_held_out(read_about(find_outside(values.start)), values, data)
+            about = read_about(find_outside(values.start))
+            check_held_out(about, values, data, start.with_head)
+            if start.with_head and has_other_images(about, sizes["high"], data):
+                click.echo(
+                    "train: of these classes the start has learned from other images, among which some of "
+                    "those held out may be: accuracies on them may be too good",
+                    err=True,
+                )
         run = _train(start, values, sizes, data, runtime)
         bar, batch_size = partial(progress, unit="images"), runtime_params.batch_size
         publisher = Publisher(model, opened, Fitter(data, sizes, runtime, batch_size, values, bar))
@@ -72,6 +84,12 @@ def main(params: ParamsFile, archive: Path, weights: Path, metrics: Path, curve:
         click.echo(line)
 
 
+def _check_start(start: str, weights: Path) -> None:
+    """A run that goes on from what it has written would be another."""
+    if start != "random" and find_outside(start).resolve() == weights.resolve():
+        raise PipelineError(f"train.start: {start} is the file to be written; name another with --weights")
+
+
 def _train(
     start: Start, values: TrainParams, sizes: dict[Role, int], data: TrainingData, runtime: Runtime
 ) -> Run:
@@ -85,10 +103,25 @@ def _train(
         click.echo(f"train: goes on after step {run.step} ({checkpoint})")
     if runtime.device.type == "cuda":
         run.compile_blocks()
-    trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
-    with torch.enable_grad(), show_share("train") as show:
+    with _readable_shortage(values), torch.enable_grad(), show_share("train") as show:
+        trainer = Trainer(move_to(data, runtime.device), values, runtime.device)
         train(run, trainer, checkpoint, lambda status: show(status.progress, _describe(status)))
     return run
+
+
+@contextmanager
+def _readable_shortage(values: TrainParams) -> Iterator[None]:
+    """Of memory; the batches of training are others than those of the engines."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        name = "train.short.batch_size" if values.recipe == "short" else "train.batch_size"
+        raise PipelineError(
+            f"out of memory in training; use a smaller {name} (now {values.batch_size}), smaller sizes or "
+            "fewer images; the run goes on from its last checkpoint where only memory was freed"
+        ) from error
 
 
 def _load(archive: Archive, canvas_px: int, classes: int, values: TrainParams) -> TrainingData:

@@ -64,11 +64,13 @@ def test_malformed_classes(tmp_path: Path, wnids: bytes, words: str) -> None:
 def test_training_images_are_those_of_the_listed_classes(tmp_path: Path) -> None:
     content = members(balanced(1), WNIDS)
     names = ("n2/images/n2_0.JPEG", "n1/images/n1_1.JPEG", "n9/images/n9_0.JPEG", "n1/n1_boxes.txt")
+    names += ("n2/n2_1.JPEG", "n2/._n2_1.JPEG")
     content |= {f"{ROOT}train/{name}": jpeg(0) for name in names}
     with open_archive(write_zip(tmp_path / "a.zip", content)) as archive:
         assert archive.training == (
             LabelledImage("train/n1/n1_1.JPEG", "n1", f"{ROOT}train/n1/images/n1_1.JPEG"),
             LabelledImage("train/n2/n2_0.JPEG", "n2", f"{ROOT}train/n2/images/n2_0.JPEG"),
+            LabelledImage("train/n2/n2_1.JPEG", "n2", f"{ROOT}train/n2/n2_1.JPEG"),
         )
 
 

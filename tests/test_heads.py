@@ -106,7 +106,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     write_archive(Path("a.zip"))
-    about = {"run": {"steps": 7}, "recipe": {"seed": 0}, "note": "any text"}
+    about = {"run": {"steps": 7}, "recipe": {"seed": 0}, "note": "any text", "version": "1.10"}
     write_weights(Path("old.safetensors"), weights(), ["n1", "n2"], about)
     return tmp_path
 
@@ -132,10 +132,21 @@ def test_the_command_adds_heads_and_keeps_what_training_said(files):
     assert set(found["validation"]) == {"low", "high"}
     with safe_open("new.safetensors", framework="pt") as file:
         assert {"head_32px.weight", "head_64px.bias", "head.weight"} <= set(file.keys())
-        said = {name: json.loads(value) for name, value in file.metadata().items()}
-    assert said["run"] == {"steps": 7}
-    assert said["heads"]["decay"] == found["heads"]["decay"] == 0.01
+        said = file.metadata()
+    assert json.loads(said["run"]) == {"steps": 7}
+    assert (said["note"], said["version"]) == ("any text", "1.10")
+    fitted = json.loads(said["heads"])
+    assert fitted["decay"] == found["heads"]["decay"] == 0.01
+    assert (fitted["sizes_px"], fitted["seed"]) == ({"low": 32, "high": 64}, 0)
     load_weights(ModelParams(name="static_vit", weights="new.safetensors", seed=0), 64)
+
+
+def test_results_that_cannot_be_kept_are_refused_before_anything_is_fitted(files):
+    Path("m.json").write_text("<<<<<<< ours")
+    done = heads()
+    assert done.exit_code == 1
+    assert "m.json" in done.output
+    assert not Path("new.safetensors").exists()
 
 
 def test_the_command_adds_patch_embeddings_and_says_what_each_thing_brings(files):

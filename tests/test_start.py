@@ -97,15 +97,25 @@ def test_the_file_tells_whether_its_head_fits_the_data(tmp_path, monkeypatch):
 def test_a_start_that_held_out_others_of_the_same_images_is_refused():
     data = TrainingData(Images(pixels(), torch.zeros(4)), Images(pixels(), torch.zeros(4)), 0, "digest")
     about = {"recipe": {"seed": 7, "holdout_per_class": 10}, "data": {"sha256": "digest"}}
-    check_held_out(about, train_params(seed=7, holdout_per_class=10), data)
+    check_held_out(about, train_params(seed=7, holdout_per_class=10), data, same_classes=False)
     for other in ({}, {"recipe": "seed", "data": "any"}, about | {"data": {"sha256": "another"}}):
-        check_held_out(other, train_params(seed=1), data)
+        check_held_out(other, train_params(seed=1), data, same_classes=False)
     for changed, words in (
         ({"seed": 1}, "train.seed: 1"),
         ({"holdout_per_class": 2}, "holdout_per_class: 2"),
     ):
         with pytest.raises(PipelineError, match=f"{words}, but the weights were trained with"):
-            check_held_out(about, train_params(**{"seed": 7, "holdout_per_class": 10, **changed}), data)
+            params = train_params(**{"seed": 7, "holdout_per_class": 10, **changed})
+            check_held_out(about, params, data, same_classes=False)
+        at_another_size = about | {"data": {"sha256": "another"}}
+        with pytest.raises(PipelineError, match=f"{words}, but the weights were trained with"):
+            check_held_out(at_another_size, params, data, same_classes=True)
+
+
+def test_to_start_from_the_file_that_is_written_is_refused(project):
+    done = CliRunner().invoke(main, ["--weights", "a.safetensors", "--set=start=a.safetensors"])
+    assert done.exit_code == 1
+    assert "train.start: a.safetensors is the file to be written; name another with --weights" in done.output
 
 
 def test_the_command_goes_on_from_a_file_and_says_so_in_what_it_writes(tmp_path, monkeypatch):

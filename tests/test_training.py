@@ -25,10 +25,10 @@ from pipeline.runtime import resolve_runtime
 from pipeline.sample import draw_sample
 from pipeline.training import recipe
 from pipeline.training.account import name_run
-from pipeline.training.augment import crop_and_flip, erase, jitter_colors, mix, three_augment
+from pipeline.training.augment import Mixed, crop_and_flip, erase, jitter_colors, mix, three_augment
 from pipeline.training.captured import backward
 from pipeline.training.data import Images, load_training
-from pipeline.training.loop import Status, Trainer, move_to, train
+from pipeline.training.loop import Status, Trainer, _is_due, move_to, train
 from pipeline.training.model import TrainableViT
 from pipeline.training.publish import find_right, score_validation, write_weights
 from pipeline.training.recipe import (
@@ -41,6 +41,7 @@ from pipeline.training.recipe import (
 from pipeline.training.start import Start
 from pipeline.training.state import resume_run, start_run
 from pipeline.vit import TracedViT, Weights
+from pipeline.zoo import Normalisation
 from stages.train import _describe, main
 from tests.archives import ROOT as ROOT_FOLDER
 from tests.archives import balanced, jpeg, members, write_zip
@@ -91,9 +92,9 @@ def test_a_run_is_known_by_the_values_that_it_takes(data):
     """Whichever way the recipe was asked for; else its checkpoints would not be found again."""
     run, _ = start(data, train_params())
 
-    def name(device, **changes):
+    def name(device, begun=None, **changes):
         settled = settle(train_params(**changes), torch.device(device))
-        return name_run(run, Start(STATIC), settled, {"low": 32, "high": 64}, data)
+        return name_run(run, begun or Start(STATIC), settled, {"low": 32, "high": 64}, data)
 
     assert name("cuda", recipe="auto") == name("cpu", recipe="long")
     assert name("cpu", recipe="auto") == name("cuda", recipe="short")
@@ -101,6 +102,12 @@ def test_a_run_is_known_by_the_values_that_it_takes(data):
     assert name("cpu", recipe="long", short=other.model_dump()) == name("cpu", recipe="long")
     assert name("cpu", recipe="long", batch_size=9) != name("cpu", recipe="long")
     assert name("cpu", recipe="short", short=other.model_dump()) != name("cpu", recipe="short")
+    assert name("cpu", recipe="long", small_until=0.5) != name("cpu", recipe="long")
+    assert name("cpu", recipe="long", max_minutes=99.0) == name("cpu", recipe="long")
+    weights = Weights(STATIC, {}, None, "digest")
+    half = replace(weights, normalisation=Normalisation((0.5,) * 3, (0.5,) * 3))
+    starts = [Start(STATIC, weights), Start(STATIC, weights, with_head=True), Start(STATIC, half)]
+    assert len({name("cpu", begun) for begun in starts}) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,6 +194,30 @@ def test_crops_keep_what_is_shown_and_mirror_half_of_it():
     assert 0.5 * 0.75 * 63 < float(shown.min()) < float(shown.max()) <= 63
     assert torch.equal(crops, crop_and_flip(ramp, 0.5, generator()))
     assert not torch.equal(crops, crop_and_flip(ramp, 0.5, generator(1)))
+
+
+@pytest.mark.parametrize("least_area", [0.2, 0.9, 1.0])
+def test_a_crop_keeps_as_much_as_it_is_to(least_area):
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    ramps = torch.stack([rows, columns, rows])[None].expand(200, -1, -1, -1)
+    crops = crop_and_flip(ramps, least_area, generator())
+    height, width = ((crops[:, part].amax((1, 2)) - crops[:, part].amin((1, 2))) / 63 for part in (0, 1))
+    assert float((height * width).min()) >= least_area - 1e-3
+    assert (least_area < 1) == (float((height * width).min()) < 0.99)
+
+
+def test_of_fewer_images_than_sizes_the_largest_are_trained():
+    seen = []
+
+    def model(images):
+        seen.append(images.shape[-1])
+        return torch.zeros(len(images), 2)
+
+    for count in (2, 4):
+        labels = torch.zeros(count, dtype=torch.int64)
+        batch = Mixed(torch.zeros(count, 3, 64, 64), labels, labels, torch.ones(count))
+        compute_shared_loss(model, batch, (32, 48, 64), train_params())
+    assert seen == [48, 64, 32, 48, 64]
 
 
 def test_mixing_tells_how_much_of_each_image_is_seen():
@@ -404,6 +435,17 @@ def first(images, count):
 def test_the_clock_ends_a_run_without_steps(data, tmp_path):
     run = run_to_end(data, train_params(steps=None, max_minutes=1e-6), tmp_path / "run.pt")
     assert (run.step, run.progress, len(run.curve)) == (1, 1.0, 1)
+
+
+def test_by_the_clock_evaluations_take_no_more_than_a_tenth_of_the_time(data):
+    params = train_params(steps=None, max_minutes=15, evaluations=10)
+    run, _ = start(data, params)
+    run.progress, run.seconds, run.evaluated_s = 0.5, 1090.0, 1000.0
+    assert _is_due(run, params)
+    run.evaluation_s = 80.0
+    assert not _is_due(run, params)
+    run.seconds = 1720.0
+    assert _is_due(run, params)
 
 
 def test_a_run_taken_up_again_under_a_budget_that_is_used_up_is_evaluated(data, tmp_path):

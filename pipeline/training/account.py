@@ -14,8 +14,7 @@ from pipeline.training.state import Run
 
 # A run goes on under another budget, and stems and heads come after it; under any other setting it would be
 # another.
-_SCHEDULE = {"max_minutes", "steps", "smallest_until", "small_until", "evaluations", "checkpoint_minutes"}
-_BUDGET = _SCHEDULE | {"stem_blur", "head_decay"}
+_BUDGET = {"max_minutes", "steps", "evaluations", "checkpoint_minutes", "stem_blur", "head_decay"}
 
 
 def name_run(
@@ -24,8 +23,8 @@ def name_run(
     """The same for a run that may go on where this one was left; a file that it starts from counts by its
     numbers, wherever it lies."""
     knobs = params.model_dump(exclude=_BUDGET | {"start", "recipe", "short"})
-    network = [asdict(start.architecture), start.sha256, run.optimizer_names]
-    text = json.dumps([network, knobs, sizes_px, data.sha256], sort_keys=True)
+    network = [asdict(start.architecture), start.sha256, start.with_head, start.normalisation]
+    text = json.dumps([network, run.optimizer_names, knobs, sizes_px, data.sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

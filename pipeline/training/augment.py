@@ -23,13 +23,14 @@ class Mixed(NamedTuple):
 def crop_and_flip(pixels: Tensor, least_area: float, generator: Generator) -> Tensor:
     """uint8 (B, 3, S, S) to float (B, 3, S, S) of 0..255: a part of each image, some of them mirrored.
 
-    The part's area is uniform from `least_area` to 1, its aspect ratio log-uniform from 3/4 to 4/3
-    ("random resized crop", Szegedy et al. 2015).
+    The part's area is uniform from `least_area` to 1, its aspect ratio log-uniform from 3/4 to 4/3, or as
+    far as it fits ("random resized crop", Szegedy et al. 2015).
     """
     draws = torch.rand(5, len(pixels), generator=generator, device=pixels.device)
     area = least_area + (1 - least_area) * draws[0]
-    aspect = _ASPECT ** (2 * draws[1] - 1)
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    # A large part can be stretched by little, or it would be cut off.
+    aspect = torch.minimum(1 / area, torch.full_like(area, _ASPECT)) ** (2 * draws[1] - 1)
+    width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
     left, top = (2 * draws[2:4] - 1) * (1 - torch.stack([width, height]))
     mirrored = torch.where(draws[4] < 0.5, -1.0, 1.0)
     zero = torch.zeros_like(width)

@@ -2,12 +2,15 @@
 
 import torch
 
+from pipeline.architecture import Architecture
 from pipeline.images import resize
 from pipeline.training.data import Images, TrainingData
 from pipeline.training.model import TrainableViT
 from pipeline.training.state import Run
 
 _EVALUATION_BATCH = 250
+# At a time, which take 4 bytes each, several times over: those of that batch of static_vit at 64 px.
+_MOST_SCORES = 50_000_000
 
 
 @torch.no_grad()
@@ -18,11 +21,17 @@ def evaluate(model: TrainableViT, images: Images, precision: str) -> dict[int, f
     # Eager, since its batches have other shapes than a step's, which would all be compiled for.
     with autocast, torch.compiler.set_stance("force_eager"):
         for size_px in model.sizes_px:
-            right = 0
-            for pixels, labels in zip(*(values.split(_EVALUATION_BATCH) for values in images), strict=True):
+            right, batch_size = 0, _fit_batch(model.architecture, size_px)
+            for pixels, labels in zip(*(values.split(batch_size) for values in images), strict=True):
                 right += int((model(resize(pixels, size_px).float()).argmax(1) == labels).sum())
             found[size_px] = right / len(images.labels)
     return found
+
+
+def _fit_batch(architecture: Architecture, size_px: int) -> int:
+    """By the attention between all tokens, which a CPU's unfused attention holds."""
+    scores = architecture.heads * architecture.count_tokens(size_px) ** 2
+    return max(1, min(_EVALUATION_BATCH, _MOST_SCORES // scores))
 
 
 def describe_step(run: Run, data: TrainingData, precision: str) -> dict[str, float]:

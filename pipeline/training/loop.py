@@ -22,6 +22,8 @@ _LARGEST_GRADIENT = 1.0
 # Of the moving mean of the loss that is reported.
 _SMOOTHING = 0.98
 _STEPS_PER_SEED = 1_000_003
+# Of the time, at most, so that a slow machine trains and does not judge what it has hardly trained.
+_EVALUATION_SHARE = 0.1
 
 
 class Status(NamedTuple):
@@ -152,7 +154,9 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
         if due:
             started_s = time.perf_counter()
             run.curve.append(describe_step(run, trainer.data, params.precision))
-            run.seconds += time.perf_counter() - started_s
+            run.evaluation_s = time.perf_counter() - started_s
+            run.seconds += run.evaluation_s
+            run.evaluated_s = run.seconds
         if save:
             save_run(run, checkpoint)
             saved_s = run.seconds
@@ -163,12 +167,19 @@ def train(run: Run, trainer: Trainer, checkpoint: Path, on_step: Callable[[Statu
 
 
 def _is_due(run: Run, params: TrainParams) -> bool:
-    """At equal shares of the run, and at its end; a run that goes on under another budget keeps its rows."""
+    """At equal shares of the run, and at its end; a run that goes on under another budget keeps its rows.
+
+    By the clock less often, where evaluations would take more than their share of the time.
+    """
     if run.progress >= 1:
         return True
-    last = run.curve[-1] if run.curve else {"step": 0, "minutes": 0}
-    done = run.step - last["step"] if params.steps else run.seconds / 60 - last["minutes"]
-    return done * params.evaluations >= (params.steps or params.max_minutes)
+    if params.steps:
+        last = run.curve[-1]["step"] if run.curve else 0
+        return (run.step - last) * params.evaluations >= params.steps
+    least_s = max(
+        60 * params.max_minutes / params.evaluations, run.evaluation_s * (1 / _EVALUATION_SHARE - 1)
+    )
+    return run.seconds - run.evaluated_s >= least_s
 
 
 def _smooth(old: float | None, new: float) -> float:

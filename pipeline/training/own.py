@@ -55,7 +55,16 @@ class Fitter:
         with self.show("stems", 2 * len(self.sizes_px) * len(self.data.holdout.labels)) as advance:
             shared, own = (self._score(each, advance) for each in (plain, _add(plain, stems)))
         holdout = {role: {"own": own[role], "shared": shared[role]} for role in self.sizes_px}
-        return stems, {"blur_px": blur_px, "data_sha256": self.data.sha256, "holdout": holdout}
+        return stems, {"blur_px": blur_px, **self._describe(), "holdout": holdout}
+
+    def _describe(self) -> dict[str, Any]:
+        """Of which images, at which sizes."""
+        return {
+            "sizes_px": dict(self.sizes_px),
+            "seed": self.params.seed,
+            "holdout_per_class": self.params.holdout_per_class,
+            "data_sha256": self.data.sha256,
+        }
 
     def _score(self, weights: Weights, advance: Callable[[int], object]) -> dict[Role, float]:
         """Share of the held-out images that each role gets right."""
@@ -79,7 +88,7 @@ class Fitter:
             "decay": params.head_decay,
             "label_smoothing": params.label_smoothing,
             "distillation": params.distillation,
-            "data_sha256": data.sha256,
+            **self._describe(),
             "holdout": {
                 role: {"own": each.holdout_own, "shared": each.holdout_shared}
                 for role, each in fitted.items()

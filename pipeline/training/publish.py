@@ -27,6 +27,8 @@ from pipeline.training.own import Fitter, answer
 from pipeline.vit import Weights
 
 ENDING = ".safetensors"
+# What is told of a run, beside what every checkpoint is described by.
+_ABOUT = {"resolutions", "recipe", "data", "run", "stems", "heads"}
 _CONFIDENCE = 0.95
 
 
@@ -70,14 +72,19 @@ def check_ending(path: Path) -> None:
 
 
 def write_weights(path: Path, weights: Weights, classes: list[str], about: Mapping[str, Any]) -> None:
-    """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON."""
+    """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON.
+
+    What is a text in `about` is written as it is.
+    """
     described = {
         "architecture": asdict(weights.architecture),
         "normalisation": weights.normalisation._asdict(),
         "classes": classes,
         **about,
     }
-    metadata = {name: json.dumps(value) for name, value in described.items()}
+    metadata = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()
+    }
     with whole_file(path) as temporary:
         save_file(
             {name: value.half().contiguous() for name, value in weights.state.items()}, temporary, metadata
@@ -93,13 +100,14 @@ def read_about(path: Path) -> dict[str, Any]:
         return {}
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    own = {"architecture", "normalisation", "classes"}
-    return {name: _parse(value) for name, value in metadata.items() if name not in own}
+    described = {"architecture", "normalisation", "classes"}
+    return {name: _parse(name, value) for name, value in metadata.items() if name not in described}
 
 
-def _parse(text: str) -> Any:
+def _parse(name: str, text: str) -> Any:
+    """Of other programs, text of these names may be anything."""
     try:
-        return json.loads(text)
+        return json.loads(text) if name in _ABOUT else text
     except json.JSONDecodeError:
         return text
 

@@ -124,10 +124,11 @@ def compute_joint_loss(
 
 
 def compute_shared_loss(model: Model, batch: Mixed, sizes_px: Sequence[int], params: TrainParams) -> Tensor:
-    """Every size gets a part of the images."""
-    parts = zip(*(value.chunk(len(sizes_px)) for value in batch), strict=True)
+    """Every size gets a part of the images; of fewer images than sizes, the largest get one each."""
+    sizes_px = sorted(sizes_px)[-len(batch.labels) :]
+    parts = zip(*(value.tensor_split(len(sizes_px)) for value in batch), strict=True)
     losses = []
-    for size_px, values in zip(sorted(sizes_px), parts, strict=False):  # A tiny batch has fewer parts.
+    for size_px, values in zip(sizes_px, parts, strict=True):
         part = Mixed(*values)
         logits = model(resize(part.images, size_px))
         losses.append(_cross_entropy(logits, part, params.label_smoothing) * len(part.labels))

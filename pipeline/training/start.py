@@ -50,13 +50,16 @@ def read_start(model: ModelParams, start: str, native_px: int, classes: Sequence
     return Start(replace(weights.architecture, classes=len(classes)), weights)
 
 
-def check_held_out(about: Mapping[str, Any], params: TrainParams, data: TrainingData) -> None:
+def check_held_out(
+    about: Mapping[str, Any], params: TrainParams, data: TrainingData, same_classes: bool
+) -> None:
     """Of the images that weights were trained on, as they say, the same must be held out as then.
 
-    about: as `publish.read_about` reads it.
+    about: as `publish.read_about` reads it. same_classes: the data has those of the weights, so that its
+    images may be the same, whatever their digest, which is another at another size.
     """
     recipe, trained_on = (_object(about.get(name)) for name in ("recipe", "data"))
-    if trained_on.get("sha256") not in (None, data.sha256):
+    if not same_classes and trained_on.get("sha256") not in (None, data.sha256):
         return
     for name in ("seed", "holdout_per_class"):
         if name in recipe and recipe[name] != getattr(params, name):
@@ -66,14 +69,19 @@ def check_held_out(about: Mapping[str, Any], params: TrainParams, data: Training
             )
 
 
-def check_data(about: Mapping[str, Any], high_px: int, data: TrainingData, archive: Path) -> None:
-    """Of other training images than weights were trained on, as they say, some held out may be among those.
+def has_other_images(about: Mapping[str, Any], high_px: int, data: TrainingData) -> bool:
+    """Whether weights were trained on others, as they say, among which some of those held out may be.
 
     Told only at the size at which their digest was made.
     """
     known = _object(about.get("data")).get("sha256")
     same_size = _object(about.get("resolutions")).get("high") == high_px
-    if known is not None and same_size and known != data.sha256:
+    return known is not None and same_size and known != data.sha256
+
+
+def check_data(about: Mapping[str, Any], high_px: int, data: TrainingData, archive: Path) -> None:
+    """Raises PipelineError where it `has_other_images`."""
+    if has_other_images(about, high_px, data):
         raise PipelineError(
             f"{archive}: has other training images than the weights were trained on, so that images would be "
             "held out that they have learned from; use the archive that they were trained on"

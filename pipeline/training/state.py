@@ -22,6 +22,8 @@ from pipeline.training.start import Start
 class Run:
     """progress: share of the run that is done, 0 to 1; loss: its moving mean; curve: a row an evaluation.
 
+    evaluated_s: when the last evaluation was over, in seconds of the run; evaluation_s: what it took.
+
     Nothing random is kept: every draw of a step comes from the run's seed and the step's number.
     """
 
@@ -31,6 +33,8 @@ class Run:
     step: int = 0
     progress: float = 0.0
     seconds: float = 0.0
+    evaluated_s: float = 0.0
+    evaluation_s: float = 0.0
     images: int = 0
     loss: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -69,6 +73,7 @@ def save_run(run: Run, path: Path) -> None:
         "averaged": run.averaged.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "counts": [run.step, run.progress, run.seconds, run.images, run.loss],
+        "evaluation": [run.evaluated_s, run.evaluation_s],
         "curve": run.curve,
     }
     with whole_file(path) as temporary:
@@ -86,4 +91,5 @@ def resume_run(run: Run, path: Path) -> None:
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     run.step, run.progress, run.seconds, run.images, run.loss = state["counts"]
+    run.evaluated_s, run.evaluation_s = state["evaluation"]
     run.curve = state["curve"]

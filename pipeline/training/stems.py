@@ -19,6 +19,7 @@ from pipeline.vit import Weights, own_name
 _NAME = "patch_embed.proj.weight"
 # More than enough for a map of as many unknowns as a patch has pixels, squared.
 _IMAGES = 8192
+# Images of 64 px; of larger ones as many as take the same room.
 _BATCH = 512
 # Share of the mean variance that holds the map to "as it is" where the images leave it open.
 _RIDGE = 1e-6
@@ -39,7 +40,7 @@ def fit_stem(weights: Weights, pixels: Tensor, size_px: int, blur_px: float) -> 
     patch_px = weights.architecture.patch_px
     count = 3 * patch_px**2
     squares, products = (torch.zeros(count, count, dtype=torch.float64) for _ in range(2))
-    for part in pixels.split(_BATCH):
+    for part in pixels.split(max(1, _BATCH * 64**2 // max(pixels.shape[-1], size_px) ** 2)):
         sharp, blurred = (_to_patches(images, weights, size_px) for images in (part, _blur(part, blur_px)))
         squares += (sharp.T @ sharp).cpu()
         products += (sharp.T @ blurred).cpu()
