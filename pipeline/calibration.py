@@ -28,3 +28,15 @@ def expected_oracle(calibration: Calibration, scores: Floats) -> Floats:
         return np.asarray(np.interp(scores, x, y))
     slope = (y[1] - y[0]) / (x[1] - x[0])
     return np.asarray(y[0] + slope * (scores - x[0]))
+
+
+def last_below(calibration: Calibration, limit: float) -> float:
+    """The largest score that expects at most `limit`; infinite where all do, or none does."""
+    x, y = np.array(calibration.x), np.array(calibration.y)
+    if calibration.kind == "linear" and y[1] > y[0]:
+        return float(x[0] + (limit - y[0]) * (x[1] - x[0]) / (y[1] - y[0]))
+    knots = int((y <= limit).sum())
+    if knots in (0, len(y)):
+        return np.inf if knots else -np.inf
+    between = [knots - 1, knots]
+    return float(np.interp(limit, y[between], x[between]))

@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 Counts = NDArray[np.uint16]
 
 _RESAMPLES_AT_ONCE = 100
+# Of weights at a time, which take 8 bytes each, several times over.
+_MOST_AT_ONCE = 1 << 22
 
 
 class Interval(NamedTuple):
@@ -77,6 +79,12 @@ def chance_of_agreement(escalated: Bools, agree: Bools) -> float:
     return float(hypergeom.sf(mended - 1, len(agree), disagreements, int(escalated.sum())))
 
 
+def chance_of_no_more(escalated: Bools, agree: Bools) -> float:
+    """That random escalation of as many images mends as few disagreements, or fewer."""
+    disagreements, mended = int((~agree).sum()), int((escalated & ~agree).sum())
+    return float(hypergeom.cdf(mended, len(agree), disagreements, int(escalated.sum())))
+
+
 def draw_weights(count: int, resamples: int, seed: int) -> Counts:
     """(resamples, count): how often each of `count` images stands in each bootstrap sample."""
     rng = np.random.default_rng(seed)
@@ -91,7 +99,8 @@ def resample(statistic: Callable[[Floats], Floats], weights: Counts) -> Floats:
 
     `statistic` takes weights (r, N) and returns (r,).
     """
-    parts = np.array_split(weights, -(-len(weights) // _RESAMPLES_AT_ONCE))
+    at_once = max(1, min(_RESAMPLES_AT_ONCE, _MOST_AT_ONCE // weights.shape[1]))
+    parts = np.array_split(weights, -(-len(weights) // at_once))
     whole = np.ones((1, weights.shape[1]), dtype=np.uint16)
     return np.concatenate([statistic(part.astype(np.float64)) for part in (whole, *parts)])
 

@@ -2,7 +2,8 @@
 
 Three tests share the level alpha, a third for each (Bonferroni), so that images drawn as the calibration
 images were raise an alarm with a probability of about alpha at most. They take the images as independent
-draws: frames of one video are not, and raise more.
+draws: frames of one video are not, and raise more. So do fewer than a hundred calibration images from which
+`learned` has learned.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ class Drift:
     unscored: images whose score is NaN; they escalate, and are left out of ks and psi. rate: share escalated,
     that of the new images with its exact interval (Clopper and Pearson 1934) at confidence 1 - alpha.
     rate_p_value: Fisher's exact test, two-sided. ks: two-sample Kolmogorov-Smirnov; ks_limit is the distance
-    beyond which it finds a shift. psi_p_value: chi-square test of the counts that the index is from.
+    beyond which it finds a shift. psi_p_value: chi-square test of counts between the deciles of both;
+    between those of the reference alone its own counts would be fixed, and no draws.
     """
 
     alpha: float
@@ -102,12 +104,12 @@ def check_enough(scores: Floats, where: str) -> None:
         )
 
 
-def count_by_decile(reference: Floats, new: Floats) -> NDArray[np.int64]:
-    """Images (2, K) of `reference` (M,) and `new` (N,), without NaN, between the deciles of `reference`.
+def count_by_decile(reference: Floats, new: Floats, of: Floats) -> NDArray[np.int64]:
+    """Images (2, K) of `reference` (M,) and `new` (N,), without NaN, between the deciles of `of`.
 
     The outer bins are open. K is 10, less where scores tie; no bin is empty in both.
     """
-    edges = np.unique(np.quantile(reference, np.arange(1, _BINS) / _BINS, method="lower"))
+    edges = np.unique(np.quantile(of, np.arange(1, _BINS) / _BINS, method="lower"))
     counts = np.stack(
         [np.bincount(np.searchsorted(edges, scores), minlength=len(edges) + 1) for scores in (reference, new)]
     )
@@ -140,7 +142,7 @@ def compare_scores(reference: Floats, new: Floats, threshold: float, alpha: floa
     # Not the exact p-value, which is slow for large sets: the one-sample law at the effective number.
     ks = ks_2samp(*scored, method="asymp")
     effective = np.round(1 / sum(1 / len(scores) for scores in scored))
-    counts = count_by_decile(*scored)
+    pooled = count_by_decile(scored[0], scored[1], np.concatenate(scored))
     return Drift(
         alpha=alpha,
         reference_images=len(reference),
@@ -155,8 +157,8 @@ def compare_scores(reference: Floats, new: Floats, threshold: float, alpha: floa
         ks_distance=float(ks.statistic),
         ks_p_value=float(ks.pvalue),
         ks_limit=float(kstwo.isf(alpha / _TESTS, effective)),
-        psi=stability_index(counts),
-        psi_p_value=float(chi2_contingency(counts, correction=False).pvalue),
+        psi=stability_index(count_by_decile(scored[0], scored[1], scored[0])),
+        psi_p_value=float(chi2_contingency(pooled, correction=False).pvalue),
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.deferral import (
     agreement_curve,
     agreement_over_random,
     chance_of_agreement,
+    chance_of_no_more,
     draw_weights,
     gain_over_random,
 )
@@ -66,6 +67,7 @@ def judge(
         "agreement_over_random": {
             **agreement_over_random(escalated, agree, weights, confidence)._asdict(),
             "chance": chance_of_agreement(escalated, agree),
+            "chance_of_no_more": chance_of_no_more(escalated, agree),
         },
         "gain_over_random": gain._asdict() if gain else None,
         "certified_risk": _recheck(samples, escalated, params) if policy.certificate else None,

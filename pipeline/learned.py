@@ -29,13 +29,14 @@ GROUPS = (slice(None), slice(-_LARGEST - len(_OF_LOGITS), None), slice(-_LARGEST
 def layer_features(trace: Array, logits: Array) -> Array:
     """(B, 2L + 14): of the CLS token's L steps the logarithms of their lengths and the cosines between them,
     then how far it went in all but the first quarter, confidence, entropy, margin and energy, then the ten
-    largest probabilities (of fewer classes all), ascending.
+    largest probabilities, ascending; where classes are fewer, zeros before them.
     """
     library = library_of(trace)
     columns = [feature(trace, logits)[:, None] for feature in (cls_early_to_final, *_OF_LOGITS)]
     lengths = library.log(step_lengths(trace) + TINY)
     largest = sorted_values(probabilities_of(logits))[:, -_LARGEST:]
-    return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns, largest], -1)
+    none = [0 * largest[:, :1]] * (_LARGEST - largest.shape[1])
+    return library.concatenate([lengths, 1 - turns_of(steps_of(trace)), *columns, *none, largest], -1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.calibration import Calibration, Floats, expected_oracle
+from pipeline.calibration import Calibration, Floats, expected_oracle, last_below
 from pipeline.errors import PipelineError
 from pipeline.params.fit import ThresholdParams
 from pipeline.policy import ALWAYS_ESCALATE, NEVER_ESCALATE, escalate
@@ -41,7 +41,7 @@ def choose_threshold(
     elif rule.rule == "latency_budget":
         value = at_rate(scores, _affordable_rate(rule.value, costs))
     elif rule.rule == "max_delta":
-        value = _below_oracle(scores, expected_oracle(calibration, scores), rule.value)
+        value = _below_oracle(scores, calibration, rule.value)
     else:
         value = direction * rule.value
     return Threshold(value, tuple(_warnings(rule, scores, value)))
@@ -68,11 +68,15 @@ def _affordable_rate(budget_ms: float, costs: Costs | None) -> float:
     return min(1.0, (budget_ms - costs.low_ms) / costs.high_ms)
 
 
-def _below_oracle(scores: Floats, expected: Floats, limit: float) -> float:
-    """The largest cut below which every calibration image expects at most `limit`, in oracle units."""
-    order = np.argsort(scores, kind="stable")
-    kept = int(np.searchsorted(np.maximum.accumulate(expected[order]), limit, side="right"))
-    return _between(scores[order], kept)
+def _below_oracle(scores: Floats, calibration: Calibration, limit: float) -> float:
+    """The largest cut below which every calibration image, and every other, expects at most `limit`.
+
+    limit: in oracle units.
+    """
+    ordered = np.sort(scores)
+    kept = int(np.searchsorted(expected_oracle(calibration, ordered), limit, side="right"))
+    cut = _between(ordered, kept)
+    return cut if kept == 0 else max(float(ordered[kept - 1]), min(cut, last_below(calibration, limit)))
 
 
 def _between(ordered: Floats, kept: int) -> float:

@@ -87,7 +87,8 @@ def _compare(gain: dict[str, float], told: bool) -> str:
     """A gain over random escalation; of too few images nothing is claimed."""
     low, high = gain["ci_low"], gain["ci_high"]
     beats = low > 0 and gain.get("chance", 0) <= MOST_CHANCE
-    says = "beats" if beats else "is WORSE than" if high < 0 else "does NOT beat"
+    worse = high < 0 and gain.get("chance_of_no_more", 0) <= MOST_CHANCE
+    says = "beats" if beats else "is WORSE than" if worse else "does NOT beat"
     if not told:
         says = "cannot be told from"
     chance = (

@@ -8,6 +8,7 @@ from pipeline.deferral import (
     area_over_random,
     capture,
     chance_of_agreement,
+    chance_of_no_more,
     draw_weights,
     escalated_first,
     gain_over_random,
@@ -104,6 +105,8 @@ def test_chance_by_hand_and_against_draws():
     escalated = np.array([True, True, True, False, False])
     assert chance_of_agreement(escalated, agree) == pytest.approx(0.3)
     assert chance_of_agreement(~escalated, agree) == 1
+    assert chance_of_no_more(~escalated, agree) == pytest.approx(0.3)
+    assert chance_of_no_more(escalated, agree) == 1
     rng = np.random.default_rng(0)
     draws = [chance_of_agreement(rng.permutation(20) < 18, np.arange(20) >= 6) for _ in range(2000)]
     assert np.mean(np.array(draws) <= 0.5) <= 0.5 + 3 * 0.5 / 2000**0.5

@@ -46,7 +46,7 @@ def normal(count, mean=0.0, spread=1.0, seed=0):
 
 def test_images_are_counted_between_the_deciles_of_the_reference():
     reference = np.arange(1.0, 21.0)
-    assert count_by_decile(reference, np.array([-5.0, 2.0, 2.5, 18.0, 99.0])).tolist() == [
+    assert count_by_decile(reference, np.array([-5.0, 2.0, 2.5, 18.0, 99.0]), reference).tolist() == [
         [2, 2, 2, 2, 2, 2, 2, 2, 2, 2],
         [2, 1, 0, 0, 0, 0, 0, 0, 1, 1],
     ]
@@ -54,8 +54,9 @@ def test_images_are_counted_between_the_deciles_of_the_reference():
 
 def test_tied_scores_make_fewer_bins():
     reference = np.array([0.0] * 15 + [1.0] * 5)
-    assert count_by_decile(reference, np.array([0.0, 1.0, 2.0])).tolist() == [[15, 5, 0], [1, 1, 1]]
-    assert count_by_decile(np.zeros(20), np.zeros(30)).tolist() == [[20], [30]]
+    found = count_by_decile(reference, np.array([0.0, 1.0, 2.0]), reference)
+    assert found.tolist() == [[15, 5, 0], [1, 1, 1]]
+    assert count_by_decile(np.zeros(20), np.zeros(30), np.zeros(50)).tolist() == [[20], [30]]
 
 
 def test_the_index_by_hand():
@@ -140,6 +141,15 @@ def test_random_splits_of_one_sample_raise_few_alarms_and_the_bare_index_many_wh
         bare += found.psi > 0.25
     assert alarms / SIMULATIONS <= ALPHA + MARGIN
     assert (bare / SIMULATIONS > ALPHA + MARGIN) == (images == MIN_IMAGES)
+
+
+def test_few_calibration_images_raise_no_more_alarms_than_promised():
+    rng = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(SIMULATIONS):
+        reference, new = rng.random(MIN_IMAGES), rng.random(2000)
+        alarms += bool(compare_scores(reference, new, float(np.quantile(reference, 0.905)), ALPHA).findings)
+    assert alarms / SIMULATIONS <= ALPHA + MARGIN
 
 
 def test_too_few_scores_are_an_error_that_says_where():

@@ -14,6 +14,7 @@ from pipeline.params.fit import FitParams
 from pipeline.policy import decide, proxy_of, read_policy, write_policy
 from pipeline.tables import read_fingerprint, write_table
 from pipeline.timing import FEWEST_IMAGES
+from stages.fit import _compare
 from tests.made import images_table
 from tests.sets import write_set
 
@@ -103,6 +104,20 @@ def test_none_and_all_are_valid_results_with_a_warning(value, escalated, agreeme
     assert fitted.metrics["evaluation"]["agreement"] == agreement
     assert fitted.metrics["threshold_oracle"] is None
     assert fitted.warnings[0].startswith(f"{'every' if value else 'no'} calibration image is escalated")
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [
+        ((0.02, 0.01, 0.03, 0.01, 1.0), "beats"),
+        ((0.02, 0.01, 0.03, 0.4, 0.8), "does NOT beat"),
+        ((-0.02, -0.03, -0.01, 1.0, 0.01), "is WORSE than"),
+        ((-0.02, -0.03, -0.01, 1.0, 0.3), "does NOT beat"),
+    ],
+)
+def test_better_or_worse_than_random_is_what_random_escalation_hardly_reaches(gain, says):
+    named = dict(zip(("value", "ci_low", "ci_high", "chance", "chance_of_no_more"), gain, strict=True))
+    assert _compare(named, told=True).startswith(f"{says} random escalation")
 
 
 def test_of_a_few_images_nothing_is_claimed():

@@ -102,6 +102,9 @@ def test_its_features_are_named_in_order():
     np.testing.assert_allclose(features[:layers], np.log(step_lengths(PATH))[0], rtol=1e-5)
     single = ["cls_early_to_final", "confidence", "entropy", "margin", "energy"]
     whole, largest = features[2 * layers - 1 :][:5], features[2 * layers + 4 :]
+    assert len(largest) == 10
+    absent, largest = np.split(largest, [10 - LOGITS.shape[1]])
+    assert not absent.any()
     np.testing.assert_allclose(whole, [path(name) for name in single], rtol=1e-5)
     np.testing.assert_allclose(largest, np.sort(softmax(LOGITS[0])), rtol=1e-5)
 

@@ -66,6 +66,18 @@ def test_the_cheapest_threshold_within_the_drop_is_found():
     assert found.risk_bound > harmed.mean()
 
 
+def test_a_threshold_that_loses_just_the_limit_keeps_to_it():
+    """7 of 1,000 calibration images, for a limit of 0.7 points, which is a bit less in binary."""
+    table, scores = samples()
+    scores = np.sort(scores)
+    low = np.ones(2000, dtype=bool)
+    low[1200:1214] = low[-200:] = False  # Half of them calibrate.
+    table = table.with_columns(pl.Series("low_correct", low), high_correct=pl.lit(True), agree=pl.Series(low))
+    found = ask(table, scores, drop=0.7 / 100)
+    assert found.calibration_drop == pytest.approx(0.007)
+    assert found.escalation_rate == pytest.approx(0.1, abs=0.02)
+
+
 def test_the_evaluation_images_choose_nothing():
     table, scores = samples()
     flipped = table.with_columns(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.calibration import Calibration
+from pipeline.calibration import Calibration, expected_oracle
 from pipeline.errors import PipelineError
 from pipeline.params.fit import ThresholdParams
 from pipeline.policy import escalate
@@ -62,6 +62,20 @@ def test_a_constant_proxy_escalates_none_and_warns_of_both():
 @pytest.mark.parametrize(("limit", "escalated"), [(4.0, 5), (4.5, 5), (8.9, 1), (9.0, 0), (0.0, 9)])
 def test_max_delta_keeps_what_expects_at_most_the_limit(limit, escalated):
     assert escalate(TEN, choose("max_delta", limit).value).sum() == escalated
+
+
+@pytest.mark.parametrize("limit", [4.0, 4.2, 4.9, 12.5])
+@pytest.mark.parametrize("kind", ["linear", "isotonic"])
+def test_no_image_whose_expected_delta_is_beyond_the_limit_stays_low(kind, limit):
+    """Between the calibration images, and beyond them, too."""
+    knots = (0.0, 4.0, 4.1, 9.0)
+    learned = {"linear": IDENTITY, "isotonic": Calibration("isotonic", (0.0, 4.0, 5.0, 9.0), knots)}[kind]
+    params = ThresholdParams(rule="max_delta", value=limit, confidence=0.9)
+    threshold = choose_threshold(params, TEN, 1, learned, None).value
+    new = np.linspace(-1, 20, 4201)
+    low = ~escalate(new, threshold)
+    assert expected_oracle(learned, new[low]).max() <= limit + 1e-9
+    assert not escalate(TEN, threshold)[expected_oracle(learned, TEN) <= limit].any()
 
 
 def test_max_delta_below_every_expectation_escalates_all():
