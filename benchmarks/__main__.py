@@ -271,7 +271,9 @@ def bench(
     callback=read_skip,
     help="Leave out of inference: compile, 'eager bfloat16'. Repeatable.",
 )
-@click.option("--memory/--no-memory", default=True, help="Measure the memory of each policy, too.")
+@click.option(
+    "--memory/--no-memory", default=True, show_default=True, help="Measure the memory of each policy, too."
+)
 @click.option("--peer-python", help="A Python that has thingsvision; see benchmarks/README.md.")
 @click.option("--commit", help="That of the code, where no git tells it.")
 @click.option(

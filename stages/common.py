@@ -37,12 +37,18 @@ class ParamsFile:
         self.document = _load_yaml(path)
         # Keys that the command line sets, with their section.
         self.overridden: set[str] = set()
+        self._read: set[str] = set()
         check_section_names(self.document, str(path))
         for override in overrides:
             self._apply(override, default_section)
 
     def section(self, name: str, kind: type[SectionType]) -> SectionType:
+        self._read.add(name)
         return read_section(self.document, name, kind, str(self.path), self.overridden)
+
+    def list_unread(self) -> list[str]:
+        """Keys that were set and changed nothing, since no section that holds them was asked for."""
+        return sorted(key for key in self.overridden if key.partition(".")[0] not in self._read)
 
     def _apply(self, override: str, default_section: str) -> None:
         key, separator, text = override.partition("=")
@@ -125,6 +131,8 @@ def stage_command(section: str, beside: str | None = None) -> Callable[[Callable
                 name = Path(function.__code__.co_filename).stem
                 with _only_one(name, options.get("role"), options[beside] if beside else None):
                     function(values, **options)
+                for key in values.list_unread():
+                    click.echo(f"Warning: --set {key}: {name} does not read it; it changed nothing", err=True)
 
         return click.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
 

@@ -47,7 +47,7 @@ def main(
     Make the new folder with `extract low` on a table of the new images, with --embeddings and --metrics of
     its own; neither labels nor high are used.
 
-    Exit status: 0 no shift found, 3 shift found, 1 error.
+    Exit status: 0 no shift found, 3 shift found, 1 error, 2 wrong use.
     """
     fitted = read_policy(policy)
     calibrated = _read_reference(reference, deltas, fitted)

@@ -29,7 +29,10 @@ _TYPO = 0.75
 @stage_command("data")
 @path_option("probe", "data/probe", "Folder for machine.json, source.json and weights.json.")
 def main(params: ParamsFile, probe: Path) -> None:
-    """Describe machine, archive and weights, so that a change of any of them re-runs what depends on it."""
+    """Describe machine, archive and weights, so that a change of any of them re-runs what depends on it.
+
+    It checks all of the parameters, too: names, types and ranges.
+    """
     # It runs before all else, every time: a typo in any section is found before hours of work.
     for name, kind in SECTIONS.items():
         params.section(name, kind)

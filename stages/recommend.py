@@ -29,7 +29,13 @@ ANY = "any"
     type=click.Choice([*PROXIES, NAME, ANY]),
     help=f"Whose threshold; {ANY}: of whichever does best on the calibration images. [default: the policy's]",
 )
-@click.option("--scenario", type=click.Choice(SCENARIOS), default=SCENARIOS[0], show_default=True)
+@click.option(
+    "--scenario",
+    type=click.Choice(SCENARIOS),
+    default=SCENARIOS[0],
+    show_default=True,
+    help="Whose measured costs.",
+)
 @json_option
 @path_option("low", "data/embeddings/low", "Folder of the low embeddings.")
 @path_option("deltas", "data/deltas.parquet", "Table of deltas.")

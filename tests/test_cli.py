@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from pipeline.params.fit import FitParams
 from stages import progress
 from stages.cli import STAGES, main
-from stages.common import LOCKS, ParamsFile, readable_errors
+from stages.common import LOCKS, ParamsFile, readable_errors, stage_command
 from tests.imports import ROOT
 
 
@@ -128,6 +128,21 @@ def test_a_small_number_is_read_as_dvc_writes_it(project, text):
     (project / "params.yaml").write_text(document)
     for params in (ParamsFile(Path("params.yaml"), (), "fit"), written_by_set(text)):
         assert params.section("fit", FitParams).threshold.value == float(text)
+
+
+def test_what_was_set_and_is_not_read_is_said(project):
+    @stage_command("fit")
+    def command(params):
+        params.section("fit", FitParams)
+
+    found = CliRunner().invoke(command, ["--set=sead=1", "--set=replay.images=7", "--set=seed=3"])
+    assert found.exit_code == 1
+    assert "fit.sead" in found.output
+    found = CliRunner().invoke(command, ["--set=data.sead=1", "--set=replay.images=7", "--set=seed=3"])
+    assert found.exit_code == 0
+    for key in ("data.sead", "replay.images"):
+        assert f"Warning: --set {key}: test_cli does not read it; it changed nothing" in found.stderr
+    assert "fit.seed" not in found.output
 
 
 def written_by_set(text):

@@ -2,6 +2,7 @@ import subprocess
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.learned import NAME
@@ -49,6 +50,12 @@ def test_an_unknown_key_names_the_nearest_known_one():
     document = {"resolutions": {"low": 32, "high": 64, "hihg": 1}}
     with pytest.raises(PipelineError, match=r"p.yaml: resolutions.hihg: unknown key; did you mean 'high'\?"):
         read_section(document, "resolutions", ResolutionParams, "p.yaml")
+
+
+def test_nothing_in_a_text_leaves_a_value_empty_that_may_be():
+    assert ResolutionParams.model_validate({"low": 32, "mid": "", "high": 64}).mid is None
+    with pytest.raises(ValidationError, match="low"):
+        ResolutionParams.model_validate({"low": "", "mid": 48, "high": 64})
 
 
 def test_an_unknown_nested_key_is_compared_with_the_keys_of_its_own_level():

@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Set
-from typing import Annotated, Any, TypeVar
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import PipelineError
@@ -20,6 +21,17 @@ class Section(BaseModel):
     """Frozen values of one section; an unknown key or a wrong type is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_empty(cls, values: Any) -> Any:
+        """`-S key=` of DVC's writes an empty text where YAML has nothing."""
+        if not isinstance(values, dict):
+            return values
+        optional = {
+            name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)
+        }
+        return {name: None if value == "" and name in optional else value for name, value in values.items()}
 
 
 SectionType = TypeVar("SectionType", bound=Section)

@@ -54,7 +54,8 @@ def load_training(
         )
     if len(archive.classes) > classes:
         raise PipelineError(
-            f"{archive.path}: lists {len(archive.classes)} classes, the model has {classes}; leave some out"
+            f"{archive.path}: lists {len(archive.classes)} classes, the model has {classes}; leave some out, "
+            "or go on from weights (train.start), whose classifier is drawn anew for as many as there are"
         )
     validation = {
         digest_content(pixels) for _, pixels in _decode(archive, archive.labelled, canvas_px, advance)
