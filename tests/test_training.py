@@ -570,6 +570,14 @@ def test_the_command_writes_weights_results_and_curve(archive, tmp_path, monkeyp
     assert load_weights(made, 64).sha256 == kept
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e5])
+def test_weights_that_are_no_numbers_in_float16_are_not_written(tmp_path, value):
+    state = {"norm.weight": torch.tensor([1.0, value])}
+    with pytest.raises(PipelineError, match="not written: norm.weight holds NaN, or a number beyond"):
+        write_weights(tmp_path / "a.safetensors", Weights(STATIC, state, None, ""), ["n1"], {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_checkpoint_that_could_not_be_read_again_is_refused_first(project):
     done = CliRunner().invoke(main, ["--archive", "none.zip", "--weights", "new.bin"])
     assert done.exit_code == 1

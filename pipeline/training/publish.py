@@ -74,8 +74,14 @@ def check_ending(path: Path) -> None:
 def write_weights(path: Path, weights: Weights, classes: list[str], about: Mapping[str, Any]) -> None:
     """float16 tensors; the metadata describes architecture, classes, normalisation and `about`, as JSON.
 
-    What is a text in `about` is written as it is.
+    What is a text in `about` is written as it is. Raises PipelineError where a number is none in float16.
     """
+    halved = {name: value.half().contiguous() for name, value in weights.state.items()}
+    if broken := [name for name, value in halved.items() if not value.isfinite().all()]:
+        raise PipelineError(
+            f"{path}: not written: {broken[0]} holds NaN, or a number beyond float16's; train with a smaller "
+            "train.learning_rate"
+        )
     described = {
         "architecture": asdict(weights.architecture),
         "normalisation": weights.normalisation._asdict(),
@@ -86,9 +92,7 @@ def write_weights(path: Path, weights: Weights, classes: list[str], about: Mappi
         name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()
     }
     with whole_file(path) as temporary:
-        save_file(
-            {name: value.half().contiguous() for name, value in weights.state.items()}, temporary, metadata
-        )
+        save_file(halved, temporary, metadata)
 
 
 def read_about(path: Path) -> dict[str, Any]:
