@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from pipeline.calibration import Floats
 from pipeline.deferral import Interval, area_gain, draw_weights, percentile_interval, resample
@@ -30,7 +31,8 @@ def measure_headroom(
     single: scores (N,) of the proxy that they are held against.
     """
     trees = HistGradientBoostingClassifier(random_state=params.seed, **_TREES)
-    trees.fit(features[learns], event[learns])
+    with threadpool_limits(1):  # Threads that wait for a busy core take a hundred times as long.
+        trees.fit(features[learns], event[learns])
     scores = trees.predict_proba(features[~learns])[:, 1]
     weights = draw_weights(len(scores), params.bootstrap, params.seed)
     judged = event[~learns].astype(np.float64)

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,25 @@ def pytest_configure(config: pytest.Config) -> None:
     # torchvision 0.29 announces that its decoders move to TorchCodec; requirements.lock pins the version.
     message = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
     config.addinivalue_line("filterwarnings", message)
+    # Where git runs the tests, as in a hook, it names its own repository; those of the tests are others.
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"):
+        os.environ.pop(name, None)
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project with the repository's parameters, as the current folder."""
+def write_project(folder: Path) -> None:
+    """An empty project with the repository's parameters."""
     document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     # `make run` leaves the sample's values in the working tree; tests do not depend on them.
     document["data"] |= {"source": "tiny-imagenet", "calibration_images": 2000, "evaluation_images": 2000}
     document["model"] |= {"name": "static_vit", "weights": "random"}
     document["runtime"] |= {"device": "cpu"}  # Where there is a GPU, tests ask for it.
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As `write_project` has it, as the current folder."""
+    write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -99,6 +99,10 @@ def test_engines_lists_every_backend_and_measures_those_that_run(project):
     header, *rows = found.output.splitlines()
     assert header.split()[:8] == ["engine", "precision", "low", "ms", "mid", "ms", "high", "ms"]
     assert [row.split()[:2] for row in rows[:2]] == [["eager", "float32"], ["eager", "bfloat16"]]
+    listed = [row.split() for row in rows]
+    assert {words[0] for words in listed if words[0] in BACKENDS} == set(BACKENDS) - {"compile"}
+    for words in (words for words in listed if words[0] in BACKENDS and "available:" not in words):
+        assert all(float(value) > 0 for value in words[2:5])
     low_ms, mid_ms, high_ms = map(float, rows[0].split()[2:5])
     assert min(low_ms, mid_ms, high_ms) > 0
     assert rows[0].endswith("<- runtime")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from copy import deepcopy
 from dataclasses import replace
 
@@ -28,7 +27,7 @@ from benchmarks.kernels import ask_torch, kind_of
 from benchmarks.table import _escalated, format_bench
 from benchmarks.usual import UsualWay, as_picture
 from pipeline.answers import NEEDS, Answers
-from pipeline.backends import NATIVE, why_not
+from pipeline.backends import NATIVE
 from pipeline.cascade import Bench
 from pipeline.engines.base import TOLERANCE
 from pipeline.fused import FusedViT
@@ -37,6 +36,7 @@ from pipeline.policy import decide
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
 from tests.imports import ROOT
+from tests.machines import skip_unless
 from tests.made import canvases, engine, policy, runtime, weights
 
 
@@ -191,8 +191,7 @@ def test_a_goal_beyond_the_processor_shows_what_products_alone_would_reach():
 def test_a_pass_is_taken_apart(backend, monkeypatch):
     for name, value in (("_ROUNDS", 2), ("_WINDOWS", 2), ("_PRODUCT", {"cpu": 512})):
         monkeypatch.setattr(anatomy, name, value)
-    if why_not(backend, torch.device("cpu"), "float32"):
-        pytest.skip(why_not(backend, torch.device("cpu"), "float32"))
+    skip_unless(backend)
     bench = build_bench(weights(), {"low": 32, "high": 64}, replace(runtime(), backend=backend))
     bench = replace(bench, batch_size=4)
     dissected = anatomy.dissect(bench, canvases(8))
@@ -265,15 +264,24 @@ def test_a_backend_is_left_out_in_one_precision_or_in_all():
     assert set(list_runtimes(asked, ["eager"])) == every - {"eager float32", "eager bfloat16"}
 
 
+class Clock:
+    """Time passes only where a system takes it."""
+
+    now_s = 0.0
+
+    def perf_counter_ns(self):
+        return round(1e9 * self.now_s)
+
+
 class Taking:
     """A system that takes a while for each call, and notes how many images it saw."""
 
-    def __init__(self, takes_s):
-        self.takes_s, self.images = takes_s, 0
+    def __init__(self, clock, takes_s):
+        self.clock, self.takes_s, self.images = clock, takes_s, 0
 
     def answer(self, _name, canvases):
         self.images += len(canvases)
-        time.sleep(self.takes_s)
+        self.clock.now_s += self.takes_s
         return Answers(np.zeros(len(canvases), dtype=np.int64), np.zeros(len(canvases), dtype=bool))
 
 
@@ -326,8 +334,10 @@ def test_the_table_says_what_was_escalated(usual, ours, said):
     assert _escalated(systems) == said
 
 
-def test_a_fast_system_repeats_each_block_and_a_slow_one_does_not():
-    fast, slow = Taking(0.0), Taking(0.05)
+def test_a_fast_system_repeats_each_block_and_a_slow_one_does_not(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.measure.time", clock)
+    fast, slow = Taking(clock, 1e-6), Taking(clock, 0.05)
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     _measure("offline", {"fast": fast, "slow": slow}, images, block_images=2, least_s=0.1)
     # Of each policy all images twice to warm up, then at each of two turns one to begin with, and the block.

@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -71,9 +70,9 @@ class Clock:
 class Counting:
     """An engine that notes the sizes of its batches, and takes a while for each if so told."""
 
-    def __init__(self, inner, takes_s=0.0, clock=time):
+    def __init__(self, inner, takes_s=0.0, clock=None):
         self.inner, self.batch_size, self.takes_s, self.sizes = inner, inner.batch_size, takes_s, []
-        self.runtime, self.clock = inner.runtime, clock
+        self.runtime, self.clock = inner.runtime, clock or Clock()
 
     def upload(self, images):
         return self.inner.upload(images)
@@ -104,16 +103,20 @@ def test_each_role_has_a_batch_of_its_own():
 @pytest.mark.parametrize(
     ("deadline_ms", "high_sizes"), [(None, [8, 3]), (10_000.0, [8, 3]), (0.0, [4, 4, 3])]
 )
-def test_no_escalated_image_waits_beyond_the_deadline(deadline_ms, high_sizes):
-    low, high = Counting(engine(32, 4), takes_s=0.001), Counting(engine(64, 8))
+def test_no_escalated_image_waits_beyond_the_deadline(monkeypatch, deadline_ms, high_sizes):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.cascade.time", clock)
+    low, high = Counting(engine(32, 4), 0.001, clock), Counting(engine(64, 8))
     both = Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), deadline_ms)
     answers = both.answer("adaptive", IMAGES)
     assert high.sizes == high_sizes
     assert answers.top1.tolist() == cascade(0, 4).answer("static_high", IMAGES).top1.tolist()
 
 
-def test_what_a_full_batch_leaves_over_has_waited_while_it_ran():
-    low, high = Counting(engine(32, 4)), Counting(engine(64, 6), takes_s=0.2)
+def test_what_a_full_batch_leaves_over_has_waited_while_it_ran(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.cascade.time", clock)
+    low, high = Counting(engine(32, 4)), Counting(engine(64, 6), 0.2, clock)
     Cascade({"low": low, "high": high}, policy(ALWAYS_ESCALATE), deadline_ms=150.0).answer("adaptive", IMAGES)
     assert high.sizes == [6, 2, 3]
 

@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from pipeline.architecture import ARCHITECTURES, Architecture
 from pipeline.backends import NATIVE, why_not
+from pipeline.compiler import find_compiler
 from pipeline.engines import openvino
 from pipeline.engines.base import TOLERANCE, Answer, halvings, split_evenly
 from pipeline.engines.build import build_engine, build_engines
@@ -23,12 +24,15 @@ from pipeline.learned import Learned
 from pipeline.planes import split_float32
 from pipeline.proxies import PROXIES, cls_change
 from pipeline.vit import TracedViT, draw_weights, own_name
+from tests.machines import skip_unless
 from tests.made import canvases, engine, runtime, spec, weights
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CPU = torch.device("cpu")
 IMAGES = canvases(11)
 LOCAL = draw_weights(ARCHITECTURES["static_vit_local"], 0, 64)
+# Where it is not the network that is tested.
+SHALLOW = draw_weights(Architecture("shallow", 4, 64, 4, 2, 10), 0, 64)
 # A compiler takes minutes for every shape; the other engines are tested in full.
 ENGINES = [
     ("amx", "float32"),
@@ -49,9 +53,7 @@ def build():
     built = {}
 
     def get(backend, precision, size_px):
-        reason = why_not(backend, CPU, precision)
-        if reason:
-            pytest.skip(reason)
+        skip_unless(backend, precision)
         key = backend, precision, size_px
         if key not in built:
             built[key] = build_engine(spec(size_px, backend, precision), batch_size=8)
@@ -88,8 +90,7 @@ def test_an_engine_answers_as_eager_within_its_tolerance(build, backend, precisi
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)
 def test_what_a_size_has_to_itself_is_what_runs(backend, precision, size_px):
     """Engines may keep what sizes share, and one of them is built before."""
-    if reason := why_not(backend, CPU, precision):
-        pytest.skip(reason)
+    skip_unless(backend, precision)
     generator = torch.Generator().manual_seed(7)
     state = dict(weights().state)
     for own_px in (32, 64):
@@ -109,7 +110,8 @@ def test_what_a_size_has_to_itself_is_what_runs(backend, precision, size_px):
 
 @pytest.mark.parametrize(("wrong_builds", "factor"), [(1, 2.0), (1, float("nan")), (100, 2.0)])
 def test_a_build_of_openvinos_that_answers_batches_wrongly_is_not_used(monkeypatch, wrong_builds, factor):
-    """As its streams did once, which could not be brought about again."""
+    """As its streams did once, which could not be brought about again; on two threads, as two images run."""
+    asked = replace(spec(32, "openvino"), runtime=replace(runtime(), backend="openvino", threads=2))
     wrong_state = {name: factor * value for name, value in weights().state.items()}
     other = openvino.convert(replace(spec(32, "openvino"), weights=replace(weights(), state=wrong_state)))
     calls = []
@@ -123,9 +125,9 @@ def test_a_build_of_openvinos_that_answers_batches_wrongly_is_not_used(monkeypat
     monkeypatch.setattr(openvino, "compile_for", compile_wrongly)
     if wrong_builds > 1:
         with pytest.raises(PipelineError, match="batches at 32 px are not answered as single images"):
-            build_engine(spec(32, "openvino"), 4)
+            build_engine(asked, 4)
         return
-    found = build_engine(spec(32, "openvino"), 4).run(IMAGES[:4])
+    found = build_engine(asked, 4).run(IMAGES[:4])
     assert calls.count(2) == 2
     assert largest_error(found, engine(32).run(IMAGES[:4])) < TOLERANCE["float32"]
 
@@ -144,12 +146,10 @@ def test_what_a_policy_reads_is_what_the_pass_says(build, backend, precision):
 @pytest.mark.parametrize(("backend", "precision"), [("eager", "float32"), *ENGINES])
 def test_a_weight_that_is_no_number_makes_every_answer_none(backend, precision, part):
     """A score that is NaN escalates, and extraction stops at it: no engine may swallow one."""
-    reason = why_not(backend, CPU, precision)
-    if reason:
-        pytest.skip(reason)
-    state = {name: value.clone() for name, value in weights().state.items()}
-    state["blocks.3.attn.qkv.weight"][["query", "key", "value"].index(part) * 192] = float("nan")
-    broken = replace(spec(32, backend, precision), weights=replace(weights(), state=state))
+    skip_unless(backend, precision)
+    state = {name: value.clone() for name, value in SHALLOW.state.items()}
+    state["blocks.1.attn.qkv.weight"][["query", "key", "value"].index(part) * 64] = float("nan")
+    broken = replace(spec(32, backend, precision), weights=replace(SHALLOW, state=state))
     answer = build_engine(broken, 2).run(IMAGES[:2])
     assert answer.logits.isnan().all()
     assert answer.proxy.isnan().all()
@@ -170,9 +170,7 @@ def test_nothing_is_read_of_a_proxy_that_was_not_asked_for():
 
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)
 def test_blocks_that_see_their_neighbours_answer_as_eager(backend, precision):
-    reason = why_not(backend, CPU, precision)
-    if reason:
-        pytest.skip(reason)
+    skip_unless(backend, precision)
     local = replace(spec(32, backend, precision), weights=LOCAL)
     found = build_engine(local, 3).run(IMAGES[:3])
     expected = build_engine(replace(spec(32), weights=LOCAL), 3).run(IMAGES[:3])
@@ -195,9 +193,7 @@ def test_a_build_draws_no_numbers_that_would_be_overwritten(drawn):
 
 @pytest.mark.parametrize(("backend", "precision"), ENGINES)
 def test_sizes_with_heads_of_their_own_answer_as_eager(backend, precision):
-    reason = why_not(backend, CPU, precision)
-    if reason:
-        pytest.skip(reason)
+    skip_unless(backend, precision)
     generator = torch.Generator().manual_seed(0)
     shapes = {"head_32px.weight": (200, 192), "head_32px.bias": (200,)}
     own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -224,17 +220,17 @@ def test_any_number_of_images_is_answered_as_one_by_one(build, backend, count):
 @pytest.mark.parametrize("backend", [*NATIVE, "openvino"])
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_every_proxy_comes_with_the_answer(backend, proxy):
-    if why_not(backend, CPU, "float32"):
-        pytest.skip(why_not(backend, CPU, "float32"))
-    found = build_engine(replace(spec(32, backend), proxy=PROXIES[proxy]), 3).run(IMAGES[:3])
-    expected = PROXIES[proxy](engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
+    skip_unless(backend)
+    asked = replace(spec(32, backend), weights=SHALLOW, proxy=PROXIES[proxy])
+    found = build_engine(asked, 3).run(IMAGES[:3])
+    reference = EagerEngine(replace(spec(32), weights=SHALLOW), 3).run(IMAGES[:3])
+    expected = PROXIES[proxy](reference.trace, reference.logits)
     torch.testing.assert_close(found.proxy, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", [*NATIVE, "openvino"])
 def test_the_learned_proxy_comes_with_the_answer(backend):
-    if why_not(backend, CPU, "float32"):
-        pytest.skip(why_not(backend, CPU, "float32"))
+    skip_unless(backend)
     learned = Learned(tuple(np.random.default_rng(0).normal(size=38)), 0.5)
     found = build_engine(replace(spec(32, backend), proxy=learned), 3).run(IMAGES[:3])
     expected = learned(engine(32).run(IMAGES[:3]).trace, engine(32).run(IMAGES[:3]).logits)
@@ -327,14 +323,17 @@ def test_a_model_compiled_in_parts_answers_as_eager_and_compiles_few():
     assert counter.frame_count <= 2 * 2 * 5
 
 
-def test_a_number_is_split_to_a_hundred_thousandth_of_itself():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_number_is_split_to_a_hundred_thousandth_of_itself(compiled):
+    if compiled and find_compiler() is None:
+        pytest.skip("torch.compile needs a C++ compiler")
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(10_000, generator=generator) * 10.0 ** torch.arange(-5, 5).repeat(1000)
-    for split in (split_float32, torch.compile(split_float32)):
-        high, low = split(values)
-        assert high.dtype == low.dtype == torch.bfloat16
-        torch.testing.assert_close(high.float() + low.float(), values, rtol=2**-16, atol=0)
-        assert low.any()
+    split = torch.compile(split_float32) if compiled else split_float32
+    high, low = split(values)
+    assert high.dtype == low.dtype == torch.bfloat16
+    torch.testing.assert_close(high.float() + low.float(), values, rtol=2**-16, atol=0)
+    assert low.any()
     for part in split_float32(torch.tensor([float("nan"), float("inf"), -float("inf")]))[1]:
         assert part.isnan()
 
@@ -396,8 +395,7 @@ def test_a_batch_is_split_so_that_every_thread_has_equally_much():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_engines_that_share_their_weights_answer_as_those_that_do_not(build, precision):
-    if why_not("openvino", CPU, precision):
-        pytest.skip(why_not("openvino", CPU, precision))
+    skip_unless("openvino", precision)
     specs = {role: spec(size_px, "openvino", precision) for role, size_px in (("low", 32), ("high", 64))}
     specs["high"] = replace(specs["high"], proxy=None)  # As in a cascade, where nobody reads it.
     pair = build_engines(specs, {"low": 1, "high": 1})

@@ -10,7 +10,7 @@ from pipeline.embeddings import iter_embeddings, measure_proxy
 from pipeline.engines.base import Answer
 from pipeline.errors import PipelineError
 from pipeline.extract import _forward, build_within_memory, check_finite, extract, find_finished
-from pipeline.images import decode_canvas
+from pipeline.images import decode_canvas, decode_stored
 from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
 from pipeline.tables import count_rows, open_table, vectors
@@ -46,9 +46,17 @@ def test_batches_never_cross_a_shard(images):
     ]
 
 
-def test_finished_shards_are_not_decoded(images):
+def test_finished_shards_are_not_decoded(images, monkeypatch):
+    decoded = []
+
+    def decode(image_id, *rest):
+        decoded.append(image_id)
+        return decode_stored(image_id, *rest)
+
+    monkeypatch.setattr("pipeline.reader.decode_stored", decode)
     batches = list(read_batches(images, {0, 2}, 64, batch_size=4, shard_images=4, tally=Tally()))
     assert [batch.shard for batch in batches] == [1]
+    assert sorted(decoded) == [f"val/val_{i:03d}.JPEG" for i in range(4, 8)]
 
 
 @pytest.mark.parametrize("size_px", [32, 64])

@@ -2,6 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline import choice
 from pipeline.certify import set_apart
 from pipeline.costs import read_costs
 from pipeline.delta import compute_deltas, to_arrow
@@ -335,6 +336,28 @@ def test_the_images_that_certify_do_not_teach_the_proxy():
     other = table.with_columns(oracle=flipped)
     assert fit(other, asked, FINGERPRINT).policy.coefficients == fitted.policy.coefficients
     assert fitted.policy.certificate["learned_images"] == 40
+
+
+@pytest.mark.parametrize(("rule", "name"), [("risk", "certify"), ("accuracy_drop", "certify_drop")])
+def test_the_images_that_certify_bring_no_thresholds_to_try(monkeypatch, rule, name):
+    """Which the certificate rests on: candidates are fixed before the images that certify are looked at."""
+    certify_by, tried = getattr(choice, name), []
+
+    def note(scores, events, candidates, *rest):
+        tried.append((scores.mean(), candidates.tolist()))
+        return certify_by(scores, events, candidates, *rest)
+
+    monkeypatch.setattr(choice, name, note)
+    asked, table = params(rule, 0.2, oracle="benefit"), many(400, 0.8)
+    calibrating = table.filter(split="calibration")
+    learns = set_apart(calibrating["image_id"].to_list(), 0.2, asked.seed)
+    certifying = calibrating.filter(~pl.Series(learns))["image_id"].to_list()
+    moved = pl.when(pl.col("image_id").is_in(certifying)).then(pl.col("proxy") + 0.5).otherwise("proxy")
+    for each in (table, table.with_columns(proxy=moved)):
+        fit(each, asked, FINGERPRINT)
+    (mean, candidates), (moved_mean, same) = tried
+    assert moved_mean == pytest.approx(mean + 0.5)
+    assert same == candidates
 
 
 def test_an_oracle_that_never_happens_teaches_nothing():

@@ -1,4 +1,4 @@
-"""Real images through the stages, recomputed with timm and torchvision alone."""
+"""Images through the stages, recomputed with timm and torchvision alone."""
 
 import json
 from itertools import pairwise
@@ -13,7 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional
 
+from pipeline.sample import draw_sample
 from stages.cli import main
+from tests.conftest import REAL_ARCHIVE, write_project
 
 SHAPE = {"patch_size": 4, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 200}
 
@@ -23,15 +25,24 @@ def run(*words):
     assert found.exit_code == 0, found.output
 
 
-@pytest.fixture
-def tables(project, real_archive):
-    few = ("--set", "data.calibration_images=30", "--set", "data.evaluation_images=30")
-    run("prepare", "--archive", str(real_archive), *few)
-    run("extract", "low")
-    run("extract", "high")
-    run("delta")
-    run("fit", "--set", "bootstrap=100")
-    return project
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Of photographs where they are here, else of the built-in sample."""
+    folder = tmp_path_factory.mktemp("tables")
+    archive = REAL_ARCHIVE
+    if not archive.exists():
+        archive = folder / "sample.zip"
+        draw_sample(archive)
+    with pytest.MonkeyPatch.context() as patch:
+        write_project(folder)
+        patch.chdir(folder)
+        few = ("--set", "data.calibration_images=30", "--set", "data.evaluation_images=30")
+        run("prepare", "--archive", str(archive), *few)
+        run("extract", "low")
+        run("extract", "high")
+        run("delta")
+        run("fit", "--set", "bootstrap=100")
+    return folder
 
 
 def model(size_px):
