@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from benchmarks import anatomy
 from benchmarks.__main__ import BENCHMARK_CODE, main
 from benchmarks.answers import REFERENCE, compare_answers, worst
+from benchmarks.extraction import SHARD, repeat_images, time_decoding, time_writing, write_files
 from benchmarks.goals import judge_goals, overhead
 from benchmarks.inference import (
     ESCALATION_RATE,
@@ -35,9 +36,10 @@ from pipeline.machine import current_commit
 from pipeline.policy import decide
 from pipeline.profile import count_flops
 from pipeline.proxies import cls_change
+from pipeline.tables import read_table, vectors
 from tests.imports import ROOT
 from tests.machines import skip_unless
-from tests.made import canvases, engine, policy, runtime, weights
+from tests.made import canvases, engine, images_table, policy, runtime, weights
 
 
 def policies(low_ms, high_ms, adaptive_ms):
@@ -343,6 +345,25 @@ def test_a_fast_system_repeats_each_block_and_a_slow_one_does_not(monkeypatch):
     # Of each policy all images twice to warm up, then at each of two turns one to begin with, and the block.
     assert fast.images == len(NEEDS) * (2 * 4 + 2 * (1 + 2 * MOST_REPEATS))
     assert slow.images == len(NEEDS) * (2 * 4 + 2 * (1 + 2))
+
+
+def test_extraction_at_scale_is_of_the_images_over_and_over_under_new_ids(tmp_path):
+    source = images_table(tmp_path / "images.parquet", 3)
+    table = read_table(repeat_images(source, tmp_path / "more.parquet", 7), ["image_id", "split", "jpeg"])
+    assert len(set(table["image_id"].to_pylist())) == 7
+    contents = read_table(source, ["jpeg"])["jpeg"].to_pylist()
+    assert table["jpeg"].to_pylist() == [*contents, *contents, contents[0]]
+    files = sorted(write_files(source, tmp_path / "files", 2).iterdir())
+    assert [file.read_bytes() for file in files] == contents[:2]
+
+
+def test_decoding_and_writing_are_timed_alone(tmp_path):
+    images = images_table(tmp_path / "images.parquet", 3)
+    assert time_decoding(images, 64) > 0
+    assert time_writing(engine(32, 8), tmp_path / "alone.parquet") > 0
+    written = read_table(tmp_path / "alone.parquet", ["trace"])
+    assert len(written) == SHARD
+    assert np.ptp(vectors(written["trace"].combine_chunks())) > 0
 
 
 def test_without_images_it_says_what_to_run():

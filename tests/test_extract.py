@@ -8,12 +8,13 @@ from click.testing import CliRunner
 
 from pipeline.embeddings import iter_embeddings, measure_proxy
 from pipeline.engines.base import Answer
+from pipeline.engines.eager import EagerEngine
 from pipeline.errors import PipelineError
 from pipeline.extract import _forward, build_within_memory, check_finite, extract, find_finished
 from pipeline.images import decode_canvas, decode_stored
 from pipeline.proxies import cls_change
 from pipeline.reader import read_batches
-from pipeline.tables import count_rows, open_table, vectors
+from pipeline.tables import count_rows, open_table, read_fingerprint, vectors
 from pipeline.tally import Tally
 from stages import extract as stage
 from stages.extract import _publish, _scratch, main
@@ -254,6 +255,25 @@ def test_an_earlier_set_is_replaced_as_a_whole(project):
     assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
     (batch,) = iter_embeddings(folder, ["image_id"])
     assert batch["image_id"].to_pylist() == ["c"]
+
+
+def test_low_has_its_own_precision_and_high_the_others(project):
+    images_table(project / "images.parquet", 4)
+    for role in ("low", "high"):
+        settings = ("runtime.backend=eager", "runtime.low_precision=bfloat16")
+        words = [role, "--images", "images.parquet", "--embeddings", "sets", "--metrics", "sets/m"]
+        found = CliRunner().invoke(main, [*words, *(f"--set={setting}" for setting in settings)])
+        assert found.exit_code == 0, found.output
+        (batch,) = iter_embeddings(Path("sets") / role, ["embedding"])
+        size_px, precision = {"low": (32, "bfloat16"), "high": (64, "float32")}[role]
+        canvas = torch.stack([decode_canvas(jpeg(0, mode="L"), 64)])
+        alone = EagerEngine(spec(size_px, "eager", precision), 1).run(canvas).embedding.numpy()
+        np.testing.assert_allclose(vectors(batch["embedding"])[:1], alone, rtol=0, atol=1e-4)
+        said = read_fingerprint(Path("sets") / role / "part-00000.parquet")
+        assert (said["precision"], said.get("high_precision")) == (
+            precision,
+            "float32" if role == "low" else None,
+        )
 
 
 def test_only_what_was_left_of_the_same_set_is_dropped(project):

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline import images
 from pipeline.errors import PipelineError
@@ -115,6 +115,32 @@ def sampled(subsampling: str) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, "JPEG", subsampling=subsampling, progressive=subsampling == "4:2:2")
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(("kind", "turned"), [("JPEG", False), ("PNG", False), ("TIFF", True)])
+def test_what_says_that_it_lies_on_its_side_is_turned_in_tiff_alone(monkeypatch, kind, turned, fast) -> None:
+    if not fast:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # A quarter to the right, to be seen upright.
+    pixels = np.zeros((8, 24, 3), dtype=np.uint8)
+    pixels[:, 12:] = 255
+    Image.fromarray(pixels).save(stream, kind, exif=exif)
+    found = decode_rgb(stream.getvalue())
+    assert found.shape == ((3, 24, 8) if turned else (3, 8, 24))
+    bright = found[:, -1, :] if turned else found[:, :, -1]
+    assert int(bright.min()) > 250
+
+
+def test_what_can_be_seen_through_keeps_its_colours_and_palettes_are_looked_up() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    expected = torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)
+    assert torch.equal(decode_rgb(encode(pixels, "PNG")), expected)
+    few = pixels[..., :3] // 128 * 255
+    for kind in ("PNG", "BMP"):
+        found = decode_rgb(encode(few, kind, "P"))
+        assert torch.equal(found, torch.from_numpy(few).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -63,4 +64,11 @@ def test_a_list_of_classes_gives_accuracies(pets: Path) -> None:
     assert "no accuracies" not in told
     found = json.loads((pets / "metrics/delta.json").read_text())
     assert found["images"] == 16
-    assert found["accuracy"].keys() == {"low", "high"}
+    wnid_of = dict(pl.read_parquet(pets / "data/images.parquet").select("image_id", "wnid").iter_rows())
+    names = (pets / "classes.txt").read_text().split("\n")
+    for role in ("low", "high"):
+        answers = pl.read_parquet(pets / f"data/embeddings/{role}").select("image_id", "logits")
+        right = [
+            names[int(np.argmax(logits))] == wnid_of[image_id] for image_id, logits in answers.iter_rows()
+        ]
+        assert found["accuracy"][role] == sum(right) / 16
