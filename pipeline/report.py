@@ -36,7 +36,7 @@ from pipeline.measured import Document, Metrics, read_metrics, require_file
 from pipeline.tables import read_table
 from pipeline.timing import FEWEST_BLOCKS
 from pipeline.verdicts import judge_fit
-from pipeline.wording import interval_of, number, percent, times
+from pipeline.wording import number, percent, times
 
 DRAW = """
 for (const holder of document.querySelectorAll("[data-chart]")) {
@@ -140,10 +140,10 @@ def _headline(name: str, scenario: Document) -> str:
     elif speedup["ci_high"] < 1:
         found = f"adaptive inference is slower than always using the high resolution ({ratio})"
     else:
-        interval = interval_of(speedup, "ci_low", "ci_high", times)
+        interval = f"{times(speedup['ci_low'])} to {times(speedup['ci_high'])}"
         found = (
-            "it cannot be told whether adaptive inference is faster than always using the high resolution "
-            f"({ratio}{interval.replace(' (', ', ')}"
+            "adaptive inference cannot be told to be faster or slower than always using the high resolution "
+            f"({ratio}, interval {interval})"
         )
     return (
         f"{where}, {found}, and gives the same answer for {percent(adaptive.get('agreement'))} of the images."

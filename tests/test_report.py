@@ -247,7 +247,7 @@ def test_random_weights_are_said_to_be_random(tmp_path, page):
         ),
         (
             {"speedup_vs_static_high": {"median": 1.01, "ci_low": 0.98, "ci_high": 1.04}},
-            "whether adaptive inference is faster than always using the high resolution (1.01×, interval",
+            "cannot be told to be faster or slower than always using the high resolution (1.01×, interval",
         ),
         (
             {"speedup_vs_static_high": {"median": 1.003, "ci_low": 1.001, "ci_high": 1.007}},
