@@ -431,5 +431,9 @@ def test_what_the_page_says_of_missed_goals():
     zen_4 = "amd-epyc-family-25-model-17-avx512"
     assert f"on Zen 4 (`{zen_4}`) seven, four of them by less than 2 %" in page
     of_zen_4 = json.loads((ROOT / f"benchmarks/results/{zen_4}.json").read_text())["goals"].values()
-    assert len([goal for goal in of_zen_4 if not goal["met"]]) == 7
+    beyond = [goal for goal in of_zen_4 if not goal["met"]]
+    near = [
+        goal for goal in beyond if 0.98 * goal["at_least"] < goal["ratio"] < 1.02 * goal.get("at_most", 1e9)
+    ]
+    assert (len(beyond), len(near)) == (7, 4)
     assert min(missed.values()) > 1
